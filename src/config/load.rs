@@ -1,0 +1,243 @@
+//! `config/default.toml` <- the file of `--config` <- the environment.
+
+use std::{collections::HashMap, fmt::Write as _, path::Path};
+
+use config::{Environment, File, FileFormat, Value, ValueKind};
+
+use super::{SecretError, Settings};
+
+const DEFAULTS: &str = include_str!("../../config/default.toml");
+const PREFIX: &str = "M365_LEDGER";
+
+/// Why the configuration cannot be used. No text here ever holds a secret's value.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file, a key or a value is wrong.
+    #[error("{0}")]
+    Invalid(String),
+    /// A needed setting is absent.
+    #[error("{setting} is not set: {what}. Set it in the configuration file, or as {variable} in the environment")]
+    Missing {
+        /// The setting.
+        setting: String,
+        /// The variable that can hold it.
+        variable: String,
+        /// What it is.
+        what: String,
+    },
+    /// A secret cannot be had.
+    #[error("{setting}: {source}")]
+    Secret {
+        /// The setting.
+        setting: String,
+        /// Why.
+        source: SecretError,
+    },
+}
+
+impl ConfigError {
+    pub(super) fn missing(setting: &str, what: &str) -> Self {
+        let variable = format!("{PREFIX}__{}", setting.to_uppercase().replace('.', "__"));
+        Self::Missing { setting: setting.to_owned(), variable, what: what.to_owned() }
+    }
+}
+
+/// The settings in force, and where each came from.
+#[derive(Debug)]
+pub struct Effective {
+    /// The settings.
+    pub settings: Settings,
+    values: Value,
+}
+
+/// The environment of this process.
+#[expect(clippy::disallowed_methods, reason = "this is the room that reads the environment")]
+pub fn environment() -> HashMap<String, String> {
+    std::env::vars().collect()
+}
+
+/// Loads the settings from the defaults, a file and this process's environment.
+pub fn load(file: Option<&Path>) -> Result<Effective, ConfigError> {
+    load_from(file, environment())
+}
+
+/// As [`load`], with the environment as a value.
+pub fn load_from(file: Option<&Path>, mut environment: HashMap<String, String>) -> Result<Effective, ConfigError> {
+    let invalid = |error: config::ConfigError| ConfigError::Invalid(error.to_string());
+    let own_url = format!("{PREFIX}__DATABASE__URL");
+    for suffix in ["", "_FILE"] {
+        if let Some(url) = environment.remove(&format!("DATABASE_URL{suffix}"))
+            && !environment.contains_key(&own_url)
+            && !environment.contains_key(&format!("{own_url}_FILE"))
+        {
+            environment.insert(format!("{own_url}{suffix}"), url);
+        }
+    }
+    let mut builder = config::Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
+    if let Some(path) = file {
+        if !path.is_file() {
+            return Err(ConfigError::Invalid(format!("the configuration file {} does not exist", path.display())));
+        }
+        builder = builder.add_source(File::from(path).format(FileFormat::Toml));
+    }
+    let from_environment = Environment::with_prefix(PREFIX)
+        .prefix_separator("__")
+        .separator("__")
+        .ignore_empty(true)
+        .source(Some(environment));
+    let merged = builder.add_source(from_environment).build().map_err(invalid)?;
+    let values = merged.cache.clone();
+    let settings = merged.try_deserialize().map_err(invalid)?;
+    Ok(Effective { settings, values })
+}
+
+impl Effective {
+    /// One line for each setting: its name, its value (`***` for a secret) and its origin.
+    pub fn describe(&self) -> String {
+        let mut lines = Vec::new();
+        flatten(String::new(), &self.values, &mut lines);
+        lines.sort();
+        lines.into_iter().fold(String::new(), |mut text, (name, value, origin)| {
+            let _ = writeln!(text, "{name} = {value}  # {origin}");
+            text
+        })
+    }
+}
+
+fn flatten(name: String, value: &Value, lines: &mut Vec<(String, String, String)>) {
+    let child = |key: &str| if name.is_empty() { key.to_owned() } else { format!("{name}.{key}") };
+    match &value.kind {
+        ValueKind::Table(table) => table.iter().for_each(|(key, value)| flatten(child(key), value, lines)),
+        ValueKind::Array(items) if items.iter().any(|item| matches!(item.kind, ValueKind::Table(_))) => {
+            for (n, item) in items.iter().enumerate() {
+                flatten(format!("{name}[{n}]"), item, lines);
+            }
+        }
+        kind => {
+            let shown = if is_secret(&name) {
+                "***".to_owned()
+            } else {
+                match kind {
+                    ValueKind::String(text) => format!("{text:?}"),
+                    other => other.to_string(),
+                }
+            };
+            let origin = match value.origin() {
+                None => "default",
+                Some("the environment") => "environment",
+                Some(file) => file,
+            };
+            lines.push((name, shown, origin.to_owned()));
+        }
+    }
+}
+
+fn is_secret(name: &str) -> bool {
+    name == "database.url" || name.ends_with("client_secret")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::{Secret, SignIn},
+        report::Period,
+    };
+
+    fn env(pairs: &[(&str, &str)]) -> HashMap<String, String> {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
+    const TENANT: &str = "11111111-2222-3333-4444-555555555555";
+
+    #[test]
+    fn the_defaults_are_complete_and_name_no_tenant() {
+        let settings = load_from(None, env(&[])).expect("defaults load").settings;
+        assert!(settings.tenants().expect("none").is_empty());
+        let reports = settings.reports().expect("one");
+        assert_eq!(reports.len(), 1);
+        assert_eq!(reports[0].periods, Period::LONGEST_FIRST);
+        assert_eq!(reports[0].function, "getOffice365ActiveUserCounts");
+    }
+
+    #[test]
+    fn one_tenant_comes_whole_from_the_environment() {
+        let loaded = load_from(
+            None,
+            env(&[
+                ("M365_LEDGER__TENANT__ID", TENANT),
+                ("M365_LEDGER__TENANT__CLIENT_ID", "app"),
+                ("M365_LEDGER__TENANT__CLIENT_SECRET", "0123"),
+                ("M365_LEDGER__GRAPH__BASE_URL", "http://127.0.0.1:1/"),
+                ("M365_LEDGER__GRAPH__DOWNLOAD_HOSTS", "127.0.0.1, .office.com"),
+                ("M365_LEDGER__GRAPH__ALLOW_INSECURE_LOOPBACK", "true"),
+                ("M365_LEDGER__DATABASE__MAX_CONNECTIONS", "3"),
+                ("M365_LEDGER__REPORTS__OFFICE365_ACTIVE_USER_COUNTS__PERIODS", "D7,d180"),
+                ("M365_LEDGER__REPORTS__OFFICE365_ACTIVE_USER_COUNTS__FUNCTION", "Office365ActiveUserCounts"),
+                ("M365_LEDGER__SCHEDULE__PERIODS__D180__CRON", "0 3 * * 0"),
+                ("DATABASE_URL", "postgres://u:canary@h/d"),
+                ("M365_LEDGER__TENANT__NAME", ""),
+            ]),
+        )
+        .expect("loads");
+        let settings = &loaded.settings;
+        let tenants = settings.tenants().expect("complete");
+        assert_eq!(tenants[0].name, TENANT, "an empty variable is an absent one");
+        let SignIn::ClientSecret(Secret::Value(secret)) = &tenants[0].sign_in else { panic!("a value") };
+        assert_eq!(secrecy::ExposeSecret::expose_secret(secret), "0123", "digits stay text");
+        assert_eq!(
+            settings.graph.download_hosts.as_deref(),
+            Some(&["127.0.0.1".to_owned(), ".office.com".to_owned()][..])
+        );
+        assert!(settings.graph.allow_insecure_loopback);
+        assert_eq!(settings.database.max_connections.get(), 3);
+        assert_eq!(settings.schedule.cron(Period::D180), "0 3 * * 0");
+        assert_eq!(settings.schedule.cron(Period::D7), "0 */6 * * *");
+        let report = &settings.reports().expect("valid")[0];
+        assert_eq!(report.periods, [Period::D180, Period::D7]);
+        assert_eq!(report.function, "Office365ActiveUserCounts");
+        assert!(settings.database.url().expect("valid").is_some());
+
+        let shown = loaded.describe();
+        assert!(!shown.contains("canary") && !shown.contains("0123"), "{shown}");
+        assert!(shown.contains("database.url = ***  # environment"), "{shown}");
+        assert!(shown.contains("schedule.cron = \"0 */6 * * *\"  # default"), "{shown}");
+        assert!(!format!("{settings:?}").contains("canary"));
+    }
+
+    #[test]
+    fn tenants_inherit_what_they_leave_out() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("c.toml");
+        std::fs::write(
+            &file,
+            format!(
+                "[tenant]\nclient_id = \"shared\"\nclient_secret = \"s\"\n[[tenants]]\nid = \"{TENANT}\"\nname = \"A\"\n\
+                 [[tenants]]\nid = \"21111111-2222-3333-4444-555555555555\"\nclient_id = \"own\"\n"
+            ),
+        )
+        .expect("written");
+        let settings = load_from(Some(&file), env(&[])).expect("loads").settings;
+        let tenants = settings.tenants().expect("complete");
+        assert_eq!(tenants.iter().map(|t| t.client_id.as_str()).collect::<Vec<_>>(), ["shared", "own"]);
+    }
+
+    #[test]
+    fn mistakes_are_named_and_values_are_not() {
+        let cases: &[(&[(&str, &str)], &str)] = &[
+            (&[("M365_LEDGER__GRPAH__CLOUD", "global")], "grpah"),
+            (&[("M365_LEDGER__GRAPH__CLOUD", "mars")], "graph.cloud"),
+            (&[("M365_LEDGER__TENANT__ID", "contoso")], "tenant.id"),
+            (&[("M365_LEDGER__SCHEDULE__TIMEZONE", "Mars/Olympus")], "schedule.timezone"),
+        ];
+        for (pairs, names) in cases {
+            let error = load_from(None, env(pairs)).expect_err("refused").to_string();
+            assert!(error.to_lowercase().contains(names), "{names}: {error}");
+        }
+        let settings = load_from(None, env(&[("M365_LEDGER__TENANT__ID", TENANT)])).expect("loads").settings;
+        let error = settings.tenants().expect_err("no client").to_string();
+        assert!(error.contains("M365_LEDGER__TENANT__CLIENT_ID"), "{error}");
+        let settings = load_from(None, env(&[("M365_LEDGER__REPORTS__X__ENABLED", "true")])).expect("loads").settings;
+        assert!(settings.reports().expect_err("unknown").to_string().contains("office365_active_user_counts"));
+    }
+}
