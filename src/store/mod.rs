@@ -1,0 +1,2 @@
+//! Everything Postgres. SQL lives in this room and nowhere else; each function is one statement, named for what it does.
+pub mod status;
