@@ -11,7 +11,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
-pub use parse::Body;
+pub use parse::{Body, Rejection, parse};
 pub use snapshot::{Row, Snapshot, content_hash};
 
 /// How many days a report looks back. Graph knows exactly these four
