@@ -7,5 +7,6 @@
 
 pub mod clock;
 pub mod config;
+pub mod graph;
 pub mod outcome;
 pub mod report;
