@@ -25,7 +25,7 @@ else
 fi
 if have shellcheck; then
     step "shellcheck"
-    shellcheck -x scripts/*.sh .ci/run
+    shellcheck scripts/*.sh .ci/run
 else
     step "shellcheck: SKIPPED, it is not installed"
 fi

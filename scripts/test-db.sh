@@ -34,7 +34,7 @@ start() {
     (umask 077 && printf '%s\n' "$password" >"$folder/password")
     [ "$(id -u)" != 0 ] || chown -R "$(pg_account):" "$folder"
     as_pg "$bin/initdb" -D "$folder/cluster" -U postgres --pwfile "$folder/password" --auth scram-sha-256 \
-        --encoding UTF8 --locale C --no-sync >"$folder/log" 2>&1 || { cat "$folder/log" >&2 && fail "initdb failed"; }
+        --encoding UTF8 --locale C --no-sync >"$folder/initdb.log" 2>&1 || { cat "$folder/initdb.log" >&2 && fail "initdb failed"; }
     as_pg tee -a "$folder/cluster/postgresql.conf" >/dev/null <<END
 listen_addresses = '127.0.0.1'
 unix_socket_directories = ''

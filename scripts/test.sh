@@ -5,6 +5,7 @@ set -euo pipefail
 
 if [ "${1:-}" != with-database ]; then
     began=$SECONDS
+    # shellcheck disable=SC2329 # the trap calls it
     verdict() {
         local code=$?
         if [ "$code" = 0 ]; then

@@ -56,10 +56,10 @@ pub(super) struct Folder {
 
 impl Folder {
     /// Makes the data directory, or takes the one that is there. `postgres` is any program the account may run.
-    pub(super) fn prepare(requested: &Path, postgres: &Path) -> Result<Self, LocalError> {
+    pub(super) fn prepare(requested: &Path, movable: bool, postgres: &Path) -> Result<Self, LocalError> {
         let wanted = std::path::absolute(requested).map_err(io_error(requested))?;
         match Self::at(&wanted, postgres) {
-            Err(LocalError::Unreachable { folder, account, .. }) if requested == Path::new(DEFAULT) => {
+            Err(LocalError::Unreachable { folder, account, .. }) if movable || requested == Path::new(DEFAULT) => {
                 let elsewhere = fallback(&wanted);
                 tracing::warn!(
                     data_dir = %elsewhere.display(),
@@ -217,7 +217,7 @@ mod tests {
         let data = home.path().join("data");
         fs::create_dir(&data).expect("made");
         fs::write(data.join("thesis.txt"), "mine").expect("written");
-        let error = Folder::prepare(&data, Path::new("/bin/true")).expect_err("not ours");
+        let error = Folder::prepare(&data, false, Path::new("/bin/true")).expect_err("not ours");
         assert!(matches!(error, LocalError::NotOurs { .. }), "{error}");
         assert_eq!(fs::metadata(&data).expect("there").uid(), geteuid().as_raw());
     }
@@ -229,7 +229,7 @@ mod tests {
         }
         let home = tempfile::tempdir().expect("a folder");
         fs::set_permissions(home.path(), fs::Permissions::from_mode(0o700)).expect("closed");
-        let error = Folder::prepare(&home.path().join("a/data"), Path::new("/bin/true")).expect_err("closed");
+        let error = Folder::prepare(&home.path().join("a/data"), false, Path::new("/bin/true")).expect_err("closed");
         let LocalError::Unreachable { folder, .. } = &error else { panic!("{error}") };
         assert_eq!(folder, home.path());
         assert!(error.to_string().contains("database.data_dir"), "{error}");

@@ -46,11 +46,14 @@ const USERS: &str = "users.lock";
 pub struct Options {
     /// Whether what is committed survives a loss of power. `false` only for data that may be lost.
     pub durable: bool,
+    /// Whether the data goes under `/var/lib/m365-ledger` where root asks for a folder that only root may enter. Say `true`
+    /// for a folder nobody chose; for the default of `database.data_dir` it is so anyway.
+    pub movable: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { durable: true }
+        Self { durable: true, movable: false }
     }
 }
 
@@ -73,8 +76,7 @@ impl LocalServer {
     /// The server of this data directory: created, started, or taken over. The database `m365_ledger` is there and empty
     /// when it was created.
     ///
-    /// Where root runs the program and `data_dir` is the default, in a folder only root may enter, the data lies under
-    /// `/var/lib/m365-ledger`; [`LocalServer::data_dir`] says where.
+    /// Where the data really is, says [`LocalServer::data_dir`]: see [`Options::movable`].
     pub async fn start(data_dir: &Path, options: Options) -> Result<Self, LocalError> {
         let data_dir = data_dir.to_owned();
         let opened = tokio::task::spawn_blocking(move || Self::open(&data_dir, options, &binaries::folders()));
@@ -126,7 +128,7 @@ impl LocalServer {
 
     fn open(requested: &Path, options: Options, folders: &[PathBuf]) -> Result<Self, LocalError> {
         let found = binaries::find(folders)?;
-        let folder = Folder::prepare(requested, &found[0].program("postgres"))?;
+        let folder = Folder::prepare(requested, options.movable, &found[0].program("postgres"))?;
         let cluster = folder.path.join(CLUSTER);
         let starting = lock(&folder)?;
         let program = binaries::choose(&found, &folder.path, &cluster)?;

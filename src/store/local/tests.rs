@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::*;
 
-const QUICK: Options = Options { durable: false };
+const QUICK: Options = Options { durable: false, movable: false };
 
 /// A folder every account may enter, with a data directory to be.
 fn place() -> (TempDir, PathBuf) {
@@ -138,4 +138,23 @@ async fn a_setting_that_postgres_refuses_is_shown_with_its_words() {
     fs::write(data.join("cluster/postgresql.auto.conf"), "shared_buffers = 'lots'\n").expect("written");
     let error = LocalServer::start(&data, QUICK).await.expect_err("refused").to_string();
     assert!(error.contains("shared_buffers") && error.contains("postgresql.log"), "{error}");
+}
+
+#[tokio::test]
+async fn root_in_a_closed_folder_gets_a_place_outside() {
+    if !geteuid().is_root() {
+        return;
+    }
+    let home = tempfile::tempdir().expect("a folder");
+    fs::set_permissions(home.path(), fs::Permissions::from_mode(0o700)).expect("closed");
+    let data = home.path().join("data");
+    let movable = Options { movable: true, ..QUICK };
+    let server = LocalServer::start(&data, movable).await.expect("starts elsewhere");
+    let elsewhere = server.data_dir().to_owned();
+    assert!(elsewhere.starts_with("/var/lib/m365-ledger") && !data.exists(), "{}", elsewhere.display());
+    server.stop().await.expect("stops");
+    let again = LocalServer::start(&data, movable).await.expect("finds it again");
+    assert_eq!(again.data_dir(), elsewhere);
+    drop(again);
+    fs::remove_dir_all(&elsewhere).expect("removed");
 }
