@@ -7,6 +7,7 @@ mod connect;
 mod copy;
 mod error;
 mod group;
+pub mod local;
 mod migrate;
 mod purge;
 pub mod slots;
