@@ -10,3 +10,4 @@ pub mod config;
 pub mod outcome;
 pub mod plan;
 pub mod report;
+pub mod store;
