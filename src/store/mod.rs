@@ -14,6 +14,7 @@ pub mod slots;
 mod snapshots;
 pub mod status;
 pub mod targets;
+pub mod verify;
 
 pub use attempts::{Finished, QUARANTINE_BYTES, Receipt, Unstored};
 pub use connect::connect;

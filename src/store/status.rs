@@ -94,6 +94,7 @@ pub struct AttemptLine {
 
 /// Days of one tenant and report for which nothing is held, although days before and after are.
 #[derive(Debug, Clone, Serialize)]
+#[expect(clippy::struct_field_names, reason = "the names are those of the contract's columns")]
 pub struct Gap {
     /// The tenant.
     pub tenant_id: Uuid,
