@@ -7,5 +7,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod daemon;
 pub mod outcome;
 pub mod report;
+pub mod telemetry;
