@@ -96,6 +96,7 @@ CREATE TABLE m365_store.attempt (
     PRIMARY KEY (tenant_id, attempt_id)
 );
 CREATE INDEX attempt_latest ON m365_store.attempt (tenant_id, report, report_period, finished_at DESC);
+CREATE INDEX attempt_recent ON m365_store.attempt (tenant_id, report, finished_at);
 CREATE INDEX attempt_finished ON m365_store.attempt (finished_at);
 COMMENT ON COLUMN m365_store.attempt.retry_at IS 'Microsoft asked (Retry-After) not to be called for this tenant and report before.';
 

@@ -9,5 +9,7 @@ pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod outcome;
+pub mod plan;
 pub mod report;
+pub mod store;
 pub mod telemetry;

@@ -62,6 +62,7 @@ pub fn load(file: Option<&Path>) -> Result<Effective, ConfigError> {
 }
 
 /// As [`load`], with the environment as a value.
+#[expect(clippy::implicit_hasher, reason = "it is what the environment is collected into")]
 pub fn load_from(file: Option<&Path>, mut environment: HashMap<String, String>) -> Result<Effective, ConfigError> {
     let invalid = |error: config::ConfigError| ConfigError::Invalid(error.to_string());
     let own_url = format!("{PREFIX}__DATABASE__URL");

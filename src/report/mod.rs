@@ -7,11 +7,16 @@ pub mod catalogue;
 mod parse;
 mod snapshot;
 
-use std::{fmt, str::FromStr};
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+    str::FromStr,
+};
 
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use uuid::Uuid;
 
-pub use parse::Body;
+pub use parse::{Body, Rejection, parse};
 pub use snapshot::{Row, Snapshot, content_hash};
 
 /// How many days a report looks back. Graph knows exactly these four
@@ -82,6 +87,17 @@ impl<'de> Deserialize<'de> for Period {
     }
 }
 
+/// What is fetched: a tenant x a report x a period.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Target {
+    /// The tenant.
+    pub tenant_id: Uuid,
+    /// The report.
+    pub report: &'static Report,
+    /// The period.
+    pub period: Period,
+}
+
 /// One usage report of Microsoft Graph, as data.
 #[derive(Debug)]
 pub struct Report {
@@ -99,6 +115,21 @@ pub struct Report {
     pub periods: &'static [Period],
     /// More rows than this in one body cannot be this report.
     pub max_rows: usize,
+}
+
+/// A report is known by its name.
+impl PartialEq for Report {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Report {}
+
+impl Hash for Report {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+    }
 }
 
 /// Headers of the three columns that tell rows apart. Every body must have each of them exactly once.

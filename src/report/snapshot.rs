@@ -31,12 +31,6 @@ pub struct Row {
     pub extra: Option<String>,
 }
 
-impl PartialEq for Report {
-    fn eq(&self, other: &Self) -> bool {
-        self.name == other.name
-    }
-}
-
 impl Snapshot {
     /// The first and the last report date.
     pub fn dates(&self) -> (NaiveDate, NaiveDate) {

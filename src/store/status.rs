@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::Serialize;
+use sqlx::PgPool;
 use uuid::Uuid;
 
 /// How one target stands.
@@ -89,4 +90,94 @@ pub struct AttemptLine {
     pub rows_updated: i32,
     /// Seconds it took.
     pub seconds: f64,
+}
+
+/// Days of one tenant and report for which nothing is held, although days before and after are.
+#[derive(Debug, Clone, Serialize)]
+#[expect(clippy::struct_field_names, reason = "the names are those of the contract's columns")]
+pub struct Gap {
+    /// The tenant.
+    pub tenant_id: Uuid,
+    /// Its name.
+    pub tenant_name: String,
+    /// The report.
+    pub report: String,
+    /// The first missing day.
+    pub gap_start: NaiveDate,
+    /// The last missing day.
+    pub gap_end: NaiveDate,
+    /// How many.
+    pub days: i32,
+}
+
+/// How every enabled target stands, by tenant name, report and period, longest period first.
+pub async fn targets(pool: &PgPool) -> Result<Vec<TargetStatus>, sqlx::Error> {
+    sqlx::query_as!(
+        TargetStatus,
+        r#"
+        SELECT tenant_id::uuid AS "tenant_id!", tenant_name AS "tenant_name!", report AS "report!",
+               report_period AS "report_period!", state AS "state!", newest_refresh_date, days_behind, last_success_at,
+               last_attempt_at, last_outcome, last_error_class, last_error_message, last_due_at, next_try_at,
+               snapshots AS "snapshots!", interval_seconds AS "interval_seconds!"
+        FROM m365_v1.freshness
+        ORDER BY tenant_name, tenant_id, report, report_period DESC
+        "#
+    )
+    .fetch_all(pool)
+    .await
+}
+
+/// The newest attempts of all tenants, newest first.
+pub async fn recent_attempts(pool: &PgPool, limit: i64) -> Result<Vec<AttemptLine>, sqlx::Error> {
+    sqlx::query_as!(
+        AttemptLine,
+        r#"
+        SELECT finished_at AS "finished_at!", tenant_name AS "tenant_name!", report AS "report!",
+               report_period AS "report_period!", outcome AS "outcome!", error_class, error_message,
+               report_refresh_date, rows_inserted AS "rows_inserted!", rows_updated AS "rows_updated!",
+               extract(epoch FROM finished_at - started_at)::float8 AS "seconds!"
+        FROM m365_v1.ingest_attempts
+        ORDER BY finished_at DESC
+        LIMIT $1
+        "#,
+        limit
+    )
+    .fetch_all(pool)
+    .await
+}
+
+/// One tenant's current figures of the newest `last_n_days` days, oldest first. Counted back from the newest day held,
+/// not from today; days without figures are simply not there.
+pub async fn days(pool: &PgPool, tenant_id: Uuid, last_n_days: i32) -> Result<Vec<Day>, sqlx::Error> {
+    sqlx::query_as!(
+        Day,
+        r#"
+        SELECT report_date AS "report_date!", office_365, exchange, onedrive, sharepoint, skype_for_business, yammer,
+               teams, is_final AS "is_final!"
+        FROM m365_v1.active_users_daily
+        WHERE tenant_id = $1::uuid::text
+          AND report_date > (SELECT max(n.report_date) FROM m365_v1.active_users_daily n
+                             WHERE n.tenant_id = $1::uuid::text) - $2::int
+        ORDER BY report_date
+        "#,
+        tenant_id,
+        last_n_days
+    )
+    .fetch_all(pool)
+    .await
+}
+
+/// Every hole in what is held, by tenant name and oldest first.
+pub async fn gaps(pool: &PgPool) -> Result<Vec<Gap>, sqlx::Error> {
+    sqlx::query_as!(
+        Gap,
+        r#"
+        SELECT tenant_id::uuid AS "tenant_id!", tenant_name AS "tenant_name!", report AS "report!",
+               gap_start AS "gap_start!", gap_end AS "gap_end!", days AS "days!"
+        FROM m365_v1.coverage_gaps
+        ORDER BY tenant_name, tenant_id, report, gap_start
+        "#
+    )
+    .fetch_all(pool)
+    .await
 }
