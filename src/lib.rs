@@ -5,12 +5,16 @@
 //! each other; [`ingest`] is the way of the data from one to the other; [`daemon`] and [`http`] keep it going and show it;
 //! [`commands`] is what a person calls. No room uses one above it.
 
+pub mod cli;
 pub mod clock;
+pub mod commands;
 pub mod config;
 pub mod daemon;
 pub mod graph;
+pub mod http;
 pub mod ingest;
 pub mod outcome;
 pub mod plan;
 pub mod report;
 pub mod store;
+pub mod telemetry;

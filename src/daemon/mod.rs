@@ -1,4 +1,6 @@
 //! Keeps it going: wake-ups, workers, and an orderly end.
 
+pub mod asked;
+pub mod lifecycle;
 pub mod scheduler;
 pub mod worker;
