@@ -97,8 +97,8 @@ impl Ingest {
         let result = async {
             match tokio::time::timeout(ATTEMPT_DEADLINE, self.snapshot(&claim, &mut trace)).await {
                 Ok(Ok(snapshot)) => Ok(snapshot),
-                Ok(Err(failure)) => Err(self.unstored(&claim, failure)),
-                Err(_) => Err(self.unstored(&claim, Failure::TooLong)),
+                Ok(Err(failure)) => Err(self.unstored(&claim, &failure)),
+                Err(_) => Err(self.unstored(&claim, &Failure::TooLong)),
             }
         }
         .instrument(span)
@@ -136,11 +136,11 @@ impl Ingest {
     }
 
     /// What the ledger is told of an attempt without a snapshot, and when the slot is tried again.
-    fn unstored(&self, claim: &Claim, failure: Failure) -> Unstored {
+    fn unstored(&self, claim: &Claim, failure: &Failure) -> Unstored {
         let now = self.clock.now();
         let retry_after = failure.retry_after();
         let class = failure.class();
-        let (outcome, body) = match &failure {
+        let (outcome, body) = match failure {
             Failure::Empty => (Outcome::Empty, None),
             Failure::Rejected(_, body) => (Outcome::Rejected, Some(kept(class, body))),
             Failure::Graph(_) | Failure::TooLong | Failure::NotConfigured => (Outcome::Failed, None),

@@ -131,6 +131,18 @@ pub enum Cloud {
     China,
 }
 
+impl Cloud {
+    /// The name used in the configuration and in SQL.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Global => "global",
+            Self::Usgov => "usgov",
+            Self::UsgovDod => "usgov-dod",
+            Self::China => "china",
+        }
+    }
+}
+
 /// Microsoft's side: hosts, bounds and deadlines.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -17,7 +17,7 @@ use crate::{
     plan::Timetable,
     report::Target,
     store::{
-        StoreError, purge,
+        Receipt, StoreError, purge,
         slots::{self, Origin, Scope},
         targets,
     },
@@ -48,12 +48,14 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    /// Runs until `stop`, then waits for what is in flight. A fault never ends it: the next wake-up looks again.
+    /// Runs until `stop`, then waits for what is in flight. A fault never ends it: the next wake-up looks again. `alive` is
+    /// called at each wake-up, `looked` after each look that came to its end.
     pub async fn run(
         &self,
         worker: &Worker,
         stop: &CancellationToken,
-        mut beat: impl FnMut(&Self),
+        alive: impl Fn(),
+        mut looked: impl FnMut(&Self, DateTime<Utc>),
     ) -> Result<(), JobSchedulerError> {
         let (wake, mut wake_ups) = mpsc::channel(1);
         let ticker = tick(wake.clone()).await?;
@@ -63,18 +65,28 @@ impl Scheduler {
         let mut crew = Crew::new();
         let mut state = State::default();
         while !stop.is_cancelled() {
+            alive();
             match self.look(worker, &mut crew, &mut state, &tenants, &receipts).await {
-                Ok(()) => beat(self),
+                Ok(()) => looked(self, self.clock.now()),
                 Err(error) => tracing::error!(
                     error_class = %error.class(), advice = error.class().advice(),
                     "cannot look for due work: {error}; the next wake-up tries again"
                 ),
             }
-            tokio::select! {
-                () = stop.cancelled() => {}
-                _ = wake_ups.recv() => {}
-                Some(_) = received.recv() => while received.try_recv().is_ok() {},
-                () = tokio::time::sleep(self.pause(&state)) => {}
+            let pause = tokio::time::sleep(self.pause(&state));
+            tokio::pin!(pause);
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => break,
+                    _ = wake_ups.recv() => break,
+                    () = &mut pause => break,
+                    // Each receipt means that there is room for more.
+                    Some(_) = received.recv() => {
+                        if state.more && self.refill(worker, &mut crew, &mut state, &tenants, &receipts).await.is_err() {
+                            break;
+                        }
+                    }
+                }
             }
         }
         drop(ticker);
@@ -89,7 +101,7 @@ impl Scheduler {
         crew: &mut Crew,
         state: &mut State,
         tenants: &[Uuid],
-        receipts: &mpsc::UnboundedSender<crate::store::Receipt>,
+        receipts: &mpsc::UnboundedSender<Receipt>,
     ) -> Result<(), StoreError> {
         let now = self.clock.now();
         if state.last.is_none() {
@@ -107,13 +119,27 @@ impl Scheduler {
             purge(&self.pool, &self.retention, now).await?;
             state.purged = Some(now);
         }
+        self.refill(worker, crew, state, tenants, receipts).await?;
+        state.next_try = slots::next_try(&self.pool, tenants, now).await?;
+        Ok(())
+    }
+
+    async fn refill(
+        &self,
+        worker: &Worker,
+        crew: &mut Crew,
+        state: &mut State,
+        tenants: &[Uuid],
+        receipts: &mpsc::UnboundedSender<Receipt>,
+    ) -> Result<(), StoreError> {
         let scope = Scope::Scheduled {
             tenants,
             calls: i32::from(self.calls_per_10_minutes),
             calls_per_attempt: i32::from(MAX_CALLS_PER_ATTEMPT),
         };
-        worker.fill(crew, scope, receipts).await?;
-        state.next_try = slots::next_try(&self.pool, tenants, now).await?;
+        if let Some(claimed) = worker.fill(crew, scope, receipts).await? {
+            state.more = claimed;
+        }
         Ok(())
     }
 
@@ -137,6 +163,8 @@ struct State {
     last: Option<HashMap<Target, DateTime<Utc>>>,
     purged: Option<DateTime<Utc>>,
     next_try: Option<DateTime<Utc>>,
+    /// The last claim found something, and so there may be more.
+    more: bool,
 }
 
 /// Starts the wake-up. A wake-up that finds the last one still unheeded is dropped: one look serves both.

@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -97,17 +96,17 @@ impl Worker {
         targets::sign_off(&self.pool, self.ingest.worker_id).await
     }
 
-    /// Claims work while there is room for it, and sets it going. Receipts go to `receipts` as they come. Returns whether
-    /// anything was claimed.
+    /// Claims work if there is room for it, and sets it going. Receipts go to `receipts` as they come. Returns whether
+    /// anything was claimed; `None` if there was no room.
     pub async fn fill(
         &self,
         crew: &mut Crew,
         scope: Scope<'_>,
         receipts: &mpsc::UnboundedSender<Receipt>,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<bool>, StoreError> {
         while crew.try_join_next().is_some() {}
         if crew.len() >= 2 * self.parallel || self.stop.is_cancelled() {
-            return Ok(false);
+            return Ok(None);
         }
         let claims = slots::claim(&self.pool, self.ingest.worker_id, scope, CLAIM_TENANTS, self.clock.now()).await?;
         self.in_hand.lock().unwrap_or_else(PoisonError::into_inner).extend(claims.iter().map(|claim| claim.attempt_id));
@@ -123,7 +122,7 @@ impl Worker {
             };
             crew.spawn(work.run(tenant.to_vec()));
         }
-        Ok(!claims.is_empty())
+        Ok(Some(!claims.is_empty()))
     }
 
     async fn give_back(&self) -> Result<(), StoreError> {
@@ -221,9 +220,4 @@ fn report(receipt: &Receipt) {
             "{report} {period}: {}: {message}", receipt.outcome
         ),
     }
-}
-
-/// When the next look is worthwhile at the latest, in case nothing else wakes us.
-pub fn until(at: DateTime<Utc>, now: DateTime<Utc>) -> Duration {
-    (at - now).to_std().unwrap_or(Duration::ZERO)
 }

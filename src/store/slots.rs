@@ -253,18 +253,18 @@ pub async fn open_asked(
     .map_err(StoreError::during("looking for open slots"))
 }
 
-/// Closes the slots asked for at that instant that are still open, as failed, and returns their targets.
+/// Closes the slots asked for at that instant that are still open, as failed. Returns their claims, such as they were.
 pub async fn give_up_asked(
     pool: &PgPool,
     tenants: &[Uuid],
     at: DateTime<Utc>,
     error_class: &str,
     now: DateTime<Utc>,
-) -> Result<Vec<Target>, StoreError> {
+) -> Result<Vec<Claim>, StoreError> {
     let rows = sqlx::query!(
         "UPDATE m365_store.slot SET outcome = 'failed', error_class = $3, closed_at = $4, worker_id = NULL
          WHERE tenant_id = ANY ($1) AND origin = 'asked' AND due_at = $2 AND outcome IS NULL
-         RETURNING tenant_id, report, report_period",
+         RETURNING tenant_id, report, report_period, due_at, term, attempt_id, attempts",
         tenants,
         at,
         error_class,
@@ -273,7 +273,18 @@ pub async fn give_up_asked(
     .fetch_all(pool)
     .await
     .map_err(StoreError::during("giving up slots"))?;
-    Ok(rows.into_iter().filter_map(|row| target(row.tenant_id, &row.report, row.report_period)).collect())
+    Ok(rows
+        .into_iter()
+        .filter_map(|row| {
+            Some(Claim {
+                target: target(row.tenant_id, &row.report, row.report_period)?,
+                due_at: row.due_at,
+                term: row.term,
+                attempt_id: row.attempt_id.unwrap_or_default(),
+                attempt: row.attempts,
+            })
+        })
+        .collect())
 }
 
 /// When, after `now`, the earliest open scheduled slot of these tenants may be tried.

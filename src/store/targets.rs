@@ -21,6 +21,21 @@ pub struct Wanted {
     pub interval_seconds: i32,
 }
 
+/// Writes down which version of this program last ran.
+pub async fn register_program(pool: &PgPool, now: DateTime<Utc>) -> Result<(), StoreError> {
+    sqlx::query!(
+        "INSERT INTO m365_store.program (version, started_at) VALUES ($1, $2)
+         ON CONFLICT (only_row) DO UPDATE SET version = excluded.version, started_at = excluded.started_at
+         WHERE program.version <> excluded.version",
+        env!("CARGO_PKG_VERSION"),
+        now
+    )
+    .execute(pool)
+    .await
+    .map_err(StoreError::during("registering the program"))?;
+    Ok(())
+}
+
 /// Writes the tenants down; one that is known already is only touched when its name or cloud changed.
 pub async fn register_tenants(
     pool: &PgPool,

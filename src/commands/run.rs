@@ -1,0 +1,181 @@
+//! `run`: the service.
+
+use std::{process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::service::{Database, Sources, Staffed};
+use crate::{
+    clock::Clock,
+    config::Settings,
+    daemon::{
+        lifecycle::{Ended, Lifecycle},
+        scheduler::Scheduler,
+    },
+    graph::{Graph, MAX_CALLS_PER_ATTEMPT},
+    http::{self, AppState, Health, NextDue},
+    outcome::ErrorClass,
+    store::{self, StoreError, slots::Scope},
+    telemetry::metrics::{self, Metrics},
+};
+
+/// The longest pause between two looks for a database that is down.
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+
+/// Runs until told to stop.
+pub async fn run(mut settings: Settings, no_migrate: bool) -> anyhow::Result<ExitCode> {
+    settings.database.migrate &= !no_migrate;
+    let sources = Sources::new(&settings)?;
+    let clock = Clock::System;
+    let graph = Graph::new(&settings.graph, clock.clone())?;
+    let life = Lifecycle::install()?;
+    let database = Database::open(&settings).await?;
+    if let Some(server) = &database.local {
+        tracing::info!("no database is configured, using the local one: {}", server.psql_hint());
+    }
+    let ended = serve(&settings, &sources, graph, &database, &clock, life).await;
+    database.close().await;
+    ended.map(ExitCode::from)
+}
+
+/// The service on an open database: pages and probes first, so that a database that is down is seen and not a restart
+/// loop; then, once the schema fits, the work.
+pub(super) async fn serve(
+    settings: &Settings,
+    sources: &Sources,
+    graph: Graph,
+    database: &Database,
+    clock: &Clock,
+    life: Lifecycle,
+) -> anyhow::Result<Ended> {
+    let health = Arc::new(Health::new());
+    let pages = Pages::open(settings, database, clock, &health, &life).await?;
+    let (soft, hard) = (life.soft(), life.hard());
+    let Some(version) = wait_for_schema(settings, sources, database, clock, &health, &soft).await? else {
+        life.shutdown();
+        return Ok(life.finished().await);
+    };
+    metrics::schema_version(version);
+    health.schema_ok();
+    let limits = Scope::Scheduled {
+        tenants: &[],
+        calls: i32::from(settings.graph.calls_per_10_minutes.get()),
+        calls_per_attempt: i32::from(MAX_CALLS_PER_ATTEMPT),
+    };
+    let staff = Staffed::sign_on(settings, sources, graph, &database.pool, clock, limits, soft.clone()).await?;
+    let scheduler = Scheduler {
+        pool: database.pool.clone(),
+        clock: clock.clone(),
+        timetable: sources.timetable.clone(),
+        targets: sources.targets.clone(),
+        calls_per_10_minutes: settings.graph.calls_per_10_minutes.get(),
+        retention: settings.retention.clone(),
+    };
+    tracing::info!(
+        tenants = sources.tenants.len(),
+        targets = sources.targets.len(),
+        listen = %settings.http.listen,
+        version = env!("CARGO_PKG_VERSION"),
+        "m365-ledger is running"
+    );
+    let worker = staff.worker.clone();
+    let next_due = pages.next_due.clone();
+    life.spawn_vital("scheduler", async move {
+        let looked = |scheduler: &Scheduler, now| {
+            health.database_ok();
+            let next = scheduler.targets.iter().filter_map(|target| {
+                let key = (target.tenant_id, target.report.name, target.period.days());
+                Some((key, scheduler.timetable.next(target, now)?))
+            });
+            next_due.replace(next);
+        };
+        match hard.run_until_cancelled(scheduler.run(&worker, &soft, || health.beat(), looked)).await {
+            Some(Err(error)) => tracing::error!(error = %error, "the wake-up could not be set up"),
+            Some(Ok(())) => {}
+            None => tracing::warn!("work in flight was dropped; its slots are given back"),
+        }
+    });
+    let ended = life.finished().await;
+    staff.sign_off().await;
+    pages.close().await;
+    tracing::info!("m365-ledger has stopped");
+    Ok(ended)
+}
+
+/// The HTTP server; it lives a little longer than the work.
+struct Pages {
+    next_due: NextDue,
+    stop: CancellationToken,
+    server: tokio::task::JoinHandle<()>,
+}
+
+impl Pages {
+    async fn open(
+        settings: &Settings,
+        database: &Database,
+        clock: &Clock,
+        health: &Arc<Health>,
+        life: &Lifecycle,
+    ) -> anyhow::Result<Self> {
+        let listen = settings.http.listen;
+        let listener = TcpListener::bind(listen)
+            .await
+            .with_context(|| format!("cannot listen on {listen} (http.listen): is another m365-ledger running?"))?;
+        let metrics = Metrics::install()?;
+        let state = AppState::new(database.pool.clone(), clock.clone(), health.clone(), metrics, life.soft());
+        let (next_due, stop) = (state.next_due.clone(), CancellationToken::new());
+        let server = tokio::spawn({
+            let stop = stop.clone();
+            async move {
+                if let Err(error) = http::serve(listener, state, stop).await {
+                    tracing::error!(error = %error, "the status page and the probes are gone");
+                }
+            }
+        });
+        Ok(Self { next_due, stop, server })
+    }
+
+    async fn close(self) {
+        self.stop.cancel();
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.server).await;
+    }
+}
+
+/// Waits for Postgres as long as it takes. A schema that does not fit is not waited for. `None`: asked to stop.
+async fn wait_for_schema(
+    settings: &Settings,
+    sources: &Sources,
+    database: &Database,
+    clock: &Clock,
+    health: &Health,
+    stop: &CancellationToken,
+) -> Result<Option<i64>, StoreError> {
+    let mut pause = Duration::from_secs(1);
+    loop {
+        health.beat();
+        let ready = async {
+            let version = store::ensure_current(&database.pool, &database.url, settings.database.migrate).await?;
+            sources.register(&database.pool, clock).await?;
+            Ok(version)
+        };
+        match stop.run_until_cancelled(ready).await {
+            None => return Ok(None),
+            Some(Ok(version)) => return Ok(Some(version)),
+            Some(Err(error)) if is_passing(&error) => {
+                tracing::warn!(error_class = %error.class(), "waiting for Postgres: {error}");
+            }
+            Some(Err(error)) => return Err(error),
+        }
+        if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+            return Ok(None);
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+fn is_passing(error: &StoreError) -> bool {
+    !matches!(error, StoreError::Url(_) | StoreError::Schema(_))
+        && !matches!(error.class(), ErrorClass::SchemaMismatch | ErrorClass::Internal)
+}
