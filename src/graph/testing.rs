@@ -16,11 +16,15 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::{Graph, Trace};
+use super::{Fetched, Graph, GraphError, Trace};
 use crate::{
     clock::Clock,
     config::{self, Secret, SignIn, Tenant},
+    report::{Body, Period},
 };
+
+/// A small body.
+pub(crate) const CSV: &str = "Report Refresh Date,Office 365\r\n2026-11-20,7\r\n2026-11-20,8\r\n";
 
 /// Installs the cryptography provider, as `main` does.
 pub(crate) fn tls() {
@@ -47,7 +51,31 @@ pub(crate) fn trace() -> Trace {
     Trace::new(Uuid::from_u128(7))
 }
 
+/// A clock that stands at noon of 24 November 2026, a Tuesday.
+pub(crate) fn clock() -> Clock {
+    Clock::simulated("2026-11-24T12:00:00Z".parse().expect("a time"))
+}
+
+/// A login service and Graph that gives links to the download host.
+pub(crate) async fn microsoft(downloads: &Server) -> Server {
+    let link = downloads.url("/data/download?token=canary-link");
+    Server::start(move |request, _| match request {
+        login if is_login(login) => granted("canary-token", 3599),
+        _ => Reply::whole(&format!("302 Found\nLocation: {link}\nrequest-id: r-1"), ""),
+    })
+    .await
+}
+
+/// Fetches the D7 report of the [`tenant`].
+pub(crate) async fn fetch(graph: &Graph, trace: &mut Trace) -> Result<Body, GraphError> {
+    match graph.fetch(&tenant(), "getOffice365ActiveUserCounts", Period::D7, trace).await? {
+        Fetched::Body(body) => Ok(body),
+        Fetched::NoData => panic!("no data"),
+    }
+}
+
 /// What a [`Server`] sends back.
+#[derive(Clone)]
 pub(crate) struct Reply {
     bytes: Vec<u8>,
     /// Bytes at a time, and the pause after each.

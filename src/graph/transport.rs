@@ -49,7 +49,6 @@ fn common(settings: &config::Graph, local: bool) -> Result<ClientBuilder, SetupE
         .default_headers(headers)
         .redirect(Policy::none())
         .referer(false)
-        .retry(reqwest::retry::never())
         .https_only(!settings.allow_insecure_loopback)
         .connect_timeout(settings.connect_timeout)
         .timeout(settings.request_timeout)
