@@ -112,7 +112,14 @@ fn refused(status: StatusCode, envelope: Envelope) -> GraphError {
         }
     }
     text.push_str("; ");
-    text.push_str(hint);
+    text.push_str(match envelope.code.as_deref() {
+        // Reported in March 2023: for days, and with good tokens.
+        Some("MissingCredentials") => "when the permission has worked before, the fault is on Microsoft's side",
+        _ => hint,
+    });
+    if envelope.code.is_none() && status.is_client_error() && class != ErrorClass::Throttled {
+        text.push_str("; the answer does not look like Graph's own: a proxy may have sent it");
+    }
     GraphError::new(Leg::Graph, class, text).with_code(envelope.code).refreshable_if(status == StatusCode::UNAUTHORIZED)
 }
 
@@ -153,5 +160,136 @@ impl Envelope {
                 request_id: outer.request_id.or(nested.request_id),
             },
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::graph::testing::{Reply, Server, clock, fetch, granted, graph, is_login, trace};
+
+    #[test]
+    fn error_objects_are_read_leniently() {
+        let cases = [
+            (
+                r#"{"error":{"code":"S2SUnauthorized","message":"Invalid permission.","innerError":{"request-id":"r"}}}"#,
+                Some("S2SUnauthorized"),
+                Some("Invalid permission."),
+                Some("r"),
+            ),
+            (
+                r#"{"error":{"code":"UnknownError","message":"{\"error\":{\"code\":\"S2SUnauthorized\",\"message\":\"Invalid permission.\"}}","innererror":{"request-id":"r"}}}"#,
+                Some("S2SUnauthorized"),
+                Some("Invalid permission."),
+                Some("r"),
+            ),
+            (r#"{"error":{"code":"UnknownError","message":""}}"#, Some("UnknownError"), None, None),
+            (r#"{"error":{"code":7,"message":["x"]}}"#, None, None, None),
+            (r#"{"error":"text"}"#, None, None, None),
+            (
+                r#"{"error":{"code":"x","message":"a\u0000b\r\n\u202ec https://h.example/p?sig=1 /data?token=1"}}"#,
+                Some("x"),
+                Some("a b c https://h.example/… /data?…"),
+                None,
+            ),
+            ("[]", None, None, None),
+            ("<html>", None, None, None),
+            ("", None, None, None),
+        ];
+        for (body, code, message, request_id) in cases {
+            let found = Envelope::parse(&Bytes::from(body));
+            assert_eq!(
+                (found.code.as_deref(), found.message.as_deref(), found.request_id.as_deref()),
+                (code, message, request_id),
+                "{body}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn every_answer_of_graph_has_its_class_and_costs_one_call() {
+        let error = |code: &str| format!(r#"{{"error":{{"code":"{code}","message":"No."}}}}"#);
+        let cases = [
+            ("400 Bad Request", error("BadRequest"), ErrorClass::BadRequest, "BadRequest: No; "),
+            (
+                "403 Forbidden",
+                error("S2SUnauthorized"),
+                ErrorClass::AuthForbidden,
+                "Reports.Read.All and admin consent",
+            ),
+            ("403 Forbidden", error("MissingCredentials"), ErrorClass::AuthForbidden, "Microsoft's side"),
+            ("403 Forbidden", "<html>".to_owned(), ErrorClass::AuthForbidden, "a proxy may have sent it"),
+            ("404 Not Found", error("x"), ErrorClass::NotFound, "no such report"),
+            ("410 Gone", error("x"), ErrorClass::BadRequest, "410"),
+            ("408 Request Timeout", String::new(), ErrorClass::Timeout, "408"),
+            ("429 Too Many Requests", error("TooManyRequests"), ErrorClass::Throttled, "slow down"),
+            ("500 Internal Server Error", String::new(), ErrorClass::Graph5xx, "500"),
+            ("503 Service Unavailable", error("UnknownError"), ErrorClass::Graph5xx, "503 UnknownError"),
+            ("202 Accepted", String::new(), ErrorClass::RedirectMissing, "202"),
+            ("206 Partial Content", "x".to_owned(), ErrorClass::Truncated, "206"),
+            ("302 Found", String::new(), ErrorClass::RedirectMissing, "without a Location"),
+            ("302 Found\nLocation:", String::new(), ErrorClass::RedirectMissing, "without a Location"),
+            (
+                "302 Found\nLocation: http://127.0.0.1/a\nLocation: http://127.0.0.1/b",
+                String::new(),
+                ErrorClass::RedirectRefused,
+                "several",
+            ),
+            (
+                "302 Found\nLocation: https://evil.example/canary",
+                String::new(),
+                ErrorClass::RedirectRefused,
+                "leads to evil.example, which graph.download_hosts",
+            ),
+        ];
+        for (head, body, class, words) in cases {
+            let server = Server::start(move |request, _| match request {
+                login if is_login(login) => granted("canary-token", 3599),
+                _ => Reply::whole(&format!("{head}\nrequest-id: r-9"), &body),
+            })
+            .await;
+            let mut trace = trace();
+            let error = fetch(&graph(&server, clock(), |_| {}), &mut trace).await.expect_err(words);
+            let text = error.to_string();
+            assert_eq!(error.class(), class, "{text}");
+            assert!(text.contains(words) && text.contains("request-id r-9"), "{text}");
+            assert!(text.contains("client-request-id 00000000-0000-0000-0000-000000000007"), "{text}");
+            assert!(!text.contains("canary"), "{text}");
+            assert_eq!((trace.graph_calls, trace.request_id.as_deref()), (1, Some("r-9")), "{text}");
+            assert_eq!(trace.http_status, error.http_status());
+            assert_eq!(trace.http_status.map(|status| status.to_string()), Some(head[..3].to_owned()));
+        }
+    }
+
+    #[tokio::test]
+    async fn the_wish_to_wait_is_read_in_all_its_forms() {
+        let day = Duration::from_hours(24);
+        for (header, wait) in [
+            ("Retry-After: 10", Some(Duration::from_secs(10))),
+            ("Retry-After: 2.128", Some(Duration::from_millis(2128))),
+            ("Retry-After: Tue, 24 Nov 2026 12:01:30 GMT", Some(Duration::from_secs(90))),
+            ("Retry-After: Tue, 24 Nov 2026 11:00:00 GMT", Some(Duration::ZERO)),
+            ("Retry-After: 0", Some(Duration::ZERO)),
+            ("Retry-After: 2592000", Some(30 * day)),
+            ("Retry-After: 99999999999999999999999", Some(366 * day)),
+            ("Retry-After: Mon, 24 Nov 2036 11:00:00 GMT", Some(366 * day)),
+            ("Retry-After: -5", None),
+            ("Retry-After: soon", None),
+            ("Retry-After: inf", None),
+            ("Retry-After: NaN", None),
+            ("Retry-After: 5 minutes", None),
+            ("Retry-After:", None),
+            ("X: y", None),
+        ] {
+            let server = Server::start(move |request, _| match request {
+                login if is_login(login) => granted("t", 3599),
+                _ => Reply::whole(&format!("429 Too Many Requests\n{header}"), ""),
+            })
+            .await;
+            let error = fetch(&graph(&server, clock(), |_| {}), &mut trace()).await.expect_err(header);
+            assert_eq!((error.class(), error.retry_after()), (ErrorClass::Throttled, wait), "{header}");
+        }
     }
 }

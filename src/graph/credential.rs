@@ -127,21 +127,22 @@ impl Graph {
         // A refusal whose body breaks off is still a refusal.
         let body = body::read(Leg::Login, response, MOST_BYTES).await.map(|body| body.bytes).unwrap_or_default();
         let refusal = Refusal::parse(&body);
+        let unknown = refusal.code().is_none();
         let error = match status.as_u16() {
             300..400 => not_microsoft(status),
             429 => GraphError::new(Leg::Login, ErrorClass::Throttled, "the login service asks to slow down (429)"),
             408 => GraphError::new(Leg::Login, ErrorClass::Timeout, "the login service gave up waiting (408)"),
             407 => GraphError::new(Leg::Login, ErrorClass::Connection, "the proxy wants a user name (407)"),
-            404 if refusal.code().is_none() => GraphError::new(
+            404 if unknown => GraphError::new(
                 Leg::Login,
                 ErrorClass::NotFound,
                 "the login service answered 404: check graph.login_url and graph.cloud",
             ),
-            500.. => GraphError::new(
-                Leg::Login,
-                ErrorClass::Graph5xx,
-                format!("the login service answered {}", status.as_u16()),
-            ),
+            500.. => {
+                let text = format!("the login service answered {}", status.as_u16());
+                GraphError::new(Leg::Login, ErrorClass::Graph5xx, text)
+            }
+            402.. if unknown => not_microsoft(status),
             _ => {
                 let code = refusal.code().map(|code| format!(" with {code}")).unwrap_or_default();
                 // Whatever answers, it must not bring our own secret back into the log.
@@ -203,4 +204,133 @@ fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> 
     };
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates, which is wanted")]
     Ok(seconds.unwrap_or(0.0) as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        clock::Clock,
+        graph::testing::{Reply, Server, clock, granted, graph, tenant},
+    };
+
+    fn refusal(number: u32) -> Reply {
+        let body = format!(
+            r#"{{"error":"invalid_client","error_description":"AADSTS{number}: No. Trace ID: t-1","error_codes":[{number}],"trace_id":"t-1"}}"#
+        );
+        Reply::whole("401 Unauthorized\nContent-Type: application/json", body)
+    }
+
+    #[tokio::test]
+    async fn a_token_is_kept_until_five_minutes_before_its_end() {
+        for (lifetime, kept_for) in [(3599, 3299), (600, 300), (400, 200), (0, 0), (u32::MAX, 86_100)] {
+            let server = Server::start(move |_, number| granted(&format!("t{number}"), lifetime)).await;
+            let clock = clock();
+            let graph = graph(&server, clock.clone(), |_| {});
+            let first = graph.token(&tenant()).await.expect("a token");
+            assert_eq!(first.expose(), "t0");
+            assert!(!format!("{first:?} {graph:?}").contains("t0"));
+            clock.advance(TimeDelta::seconds((kept_for - 1).max(0)));
+            let second = graph.token(&tenant()).await.expect("a token");
+            assert_eq!(second.expose(), if kept_for == 0 { "t1" } else { "t0" }, "{lifetime}");
+            clock.advance(TimeDelta::seconds(1));
+            let third = graph.token(&tenant()).await.expect("a token");
+            assert_eq!(third.expose(), if kept_for == 0 { "t2" } else { "t1" }, "{lifetime}");
+        }
+    }
+
+    #[tokio::test]
+    async fn many_callers_ask_once_and_tenants_do_not_share() {
+        let server =
+            Server::start(|_, number| granted(&format!("t{number}"), 3599).trickle(64, Duration::from_millis(5))).await;
+        let graph = Arc::new(graph(&server, clock(), |_| {}));
+        let calls: Vec<_> = (0..50)
+            .map(|_| {
+                let graph = graph.clone();
+                tokio::spawn(async move { graph.token(&tenant()).await.map(|token| token.expose().to_owned()) })
+            })
+            .collect();
+        for call in calls {
+            assert_eq!(call.await.expect("no panic").expect("a token"), "t0");
+        }
+        let mut other = tenant();
+        other.id = Uuid::from_u128(2);
+        assert_eq!(graph.token(&other).await.expect("a token").expose(), "t1");
+        assert_eq!(server.requests().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn only_the_refused_token_is_forgotten() {
+        let server = Server::start(|_, number| granted(&format!("t{number}"), 3599)).await;
+        let graph = graph(&server, clock(), |_| {});
+        let old = graph.token(&tenant()).await.expect("a token");
+        graph.forget(tenant().id, &old).await;
+        let new = graph.token(&tenant()).await.expect("a token");
+        graph.forget(tenant().id, &old).await;
+        assert_eq!((new.expose(), graph.token(&tenant()).await.expect("a token").expose()), ("t1", "t1"));
+    }
+
+    #[tokio::test]
+    async fn a_secret_rotated_in_its_file_is_taken_up() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("secret");
+        std::fs::write(&path, "old").expect("written");
+        let rotate = path.clone();
+        let server = Server::start(move |request, _| {
+            if request.contains("client_secret=new") {
+                return granted("t", 0);
+            }
+            std::fs::write(&rotate, "new").expect("written");
+            refusal(7_000_222)
+        })
+        .await;
+        let graph = graph(&server, clock(), |_| {});
+        let mut tenant = tenant();
+        tenant.sign_in = SignIn::ClientSecret(Secret::File(path.clone()));
+        graph.token(&tenant).await.expect("the new secret");
+        assert_eq!(server.requests().len(), 2);
+        graph.token(&tenant).await.expect("the new secret");
+        assert_eq!(server.requests().len(), 3);
+        std::fs::remove_file(&path).expect("removed");
+        let error = graph.token(&tenant).await.expect_err("no secret");
+        assert_eq!(error.class(), ErrorClass::AuthInvalidClient);
+        assert!(error.to_string().contains("cannot read the secret file"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn refusals_are_classed_and_explained() {
+        let page = || Reply::whole("403 Forbidden\nContent-Type: text/html", "<html>blocked</html>");
+        let cases: Vec<(Reply, ErrorClass, &str)> = vec![
+            (refusal(7_000_215), ErrorClass::AuthInvalidClient, "AADSTS7000215: the client secret is wrong"),
+            (refusal(7_000_222), ErrorClass::AuthInvalidClient, "expired"),
+            (refusal(700_016), ErrorClass::AuthInvalidClient, "tenant.client_id"),
+            (refusal(4711), ErrorClass::AuthInvalidClient, "AADSTS4711: No. [request-id t-1]"),
+            (refusal(90_033), ErrorClass::Graph5xx, "passing"),
+            (Reply::whole("401 Unauthorized", ""), ErrorClass::AuthInvalidClient, "no reason"),
+            (page(), ErrorClass::Connection, "proxy"),
+            (Reply::whole("404 Not Found", "<html>"), ErrorClass::NotFound, "graph.login_url"),
+            (Reply::whole("302 Found\nLocation: https://portal.example/", ""), ErrorClass::Connection, "proxy"),
+            (Reply::whole("200 OK", "<html>welcome</html>"), ErrorClass::Connection, "proxy"),
+            (granted("", 3599), ErrorClass::Connection, "proxy"),
+            (Reply::whole("200 OK", vec![b' '; 70_000]), ErrorClass::TooLarge, "larger than 65536"),
+            (Reply::whole("503 Service Unavailable\nRetry-After: 7", ""), ErrorClass::Graph5xx, "503"),
+            (Reply::whole("429 Too Many Requests\nRetry-After: 7", "{}"), ErrorClass::Throttled, "slow down"),
+            (Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"), ErrorClass::Truncated, "broke off"),
+            (
+                Reply::whole("400 Bad Request", r#"{"error":"e","error_description":"got canary-secret"}"#),
+                ErrorClass::AuthInvalidClient,
+                "got …",
+            ),
+        ];
+        for (reply, class, words) in cases {
+            let server = Server::start(move |_, _| reply.clone()).await;
+            let error = graph(&server, Clock::System, |_| {}).token(&tenant()).await.expect_err(words);
+            let text = error.to_string();
+            assert_eq!(error.class(), class, "{text}");
+            assert!(text.contains(words), "{text}");
+            assert!(!format!("{text} {error:?}").contains("canary"), "{text}");
+            assert_eq!(server.requests().len(), 1, "no retry storm: {text}");
+            assert_eq!(error.retry_after().is_some(), matches!(error.http_status(), Some(429 | 503)), "{text}");
+        }
+    }
 }

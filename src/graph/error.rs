@@ -212,18 +212,17 @@ struct Cause {
 
 impl Cause {
     fn of(error: &reqwest::Error) -> Self {
+        /// Layers that say less than our own words before them.
+        const NOISE: [&str; 3] =
+            ["client error (Connect)", "client error (SendRequest)", "request or response body error"];
         let mut cause = Self { private_address: false, tls: false, text: String::new() };
         let mut texts: Vec<String> = Vec::new();
         let mut next = error.source();
         while let Some(source) = next {
             cause.private_address |= source.is::<PrivateAddress>();
-            // An `io::Error` hides the error it was made from, and that is where `rustls` puts its own.
-            let inner = source.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-            cause.tls |= source.is::<rustls::Error>()
-                || inner.is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>);
+            cause.tls |= is_tls(source);
             let text = sanitise(&source.to_string());
-            cause.tls |= text.contains("certificate");
-            if !texts.iter().any(|known| known.contains(&text)) {
+            if !NOISE.contains(&text.as_str()) && !texts.iter().any(|known| known.contains(&text)) {
                 texts.push(text);
             }
             next = source.source();
@@ -231,6 +230,12 @@ impl Cause {
         cause.text = sanitise(&texts.join(": "));
         cause
     }
+}
+
+/// Whether an error is one of `rustls`. It comes wrapped in `io::Error`s, which do not name it as their source.
+fn is_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    error.is::<rustls::Error>()
+        || error.downcast_ref::<io::Error>().and_then(io::Error::get_ref).is_some_and(|inner| is_tls(inner))
 }
 
 /// Text from outside, fit for a log line and a row: one line, at most 300 characters, no control or bidirectional
@@ -269,8 +274,8 @@ fn cut_urls(word: &str) -> String {
     let start = word[..at]
         .rfind(|c: char| !c.is_ascii_alphanumeric())
         .map_or(0, |before| before + word[before..].chars().next().map_or(1, char::len_utf8));
-    let origin = Url::parse(&word[start..]).map(|url| url.origin());
-    match origin {
+    let url = word[start..].split(['"', '\'', '<', '>']).next().unwrap_or_default();
+    match Url::parse(url).map(|url| url.origin()) {
         Ok(origin @ url::Origin::Tuple(..)) => format!("{}{}/…", &word[..start], origin.ascii_serialization()),
         _ => format!("{}…", &word[..at]),
     }
@@ -288,4 +293,38 @@ pub(super) fn retry_after(headers: &HeaderMap, now: DateTime<Utc>) -> Option<Dur
     }
     let at = DateTime::<Utc>::from(httpdate::parse_http_date(text).ok()?);
     Some((at - now).to_std().unwrap_or(Duration::ZERO).min(LONGEST))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_from_outside_becomes_one_harmless_line() {
+        for (given, clean) in [
+            ("plain text.", "plain text."),
+            ("a\u{0}b\r\nc\u{1b}[31m\u{202e}d\u{200b}", "a b c [31m d"),
+            ("see https://h.example/p?sig=1#x for more", "see https://h.example/… for more"),
+            ("(https://user:pw@h.example:8443/p)", "(https://h.example:8443/…"),
+            ("url=https://h.example/p", "url=https://h.example/…"),
+            ("HTTPS://H.EXAMPLE/p", "https://h.example/…"),
+            ("\"http://h.example\",", "\"http://h.example/…"),
+            ("GET /data/download?token=1 failed?", "GET /data/download?… failed?"),
+            ("postgres://user:pw@h/db", "postgres…"),
+            ("://x ü://y", "… ü…"),
+        ] {
+            assert_eq!(sanitise(given), clean, "{given}");
+        }
+        let long = sanitise(&"ü".repeat(1000));
+        assert_eq!(long.chars().count(), 301);
+        assert_eq!(sanitise(&"a ".repeat(100_000)).chars().count(), 301);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_path_or_query_of_a_url_survives(before in "\\PC{0,20}", host in "[a-z]{1,9}", after in "\\PC{0,9}") {
+            let clean = sanitise(&format!("{before}https://{host}.example/canary?canary=canary {after}"));
+            proptest::prop_assert!(!clean.contains("canary"), "{clean}");
+        }
+    }
 }

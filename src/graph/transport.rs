@@ -49,7 +49,6 @@ fn common(settings: &config::Graph, local: bool) -> Result<ClientBuilder, SetupE
         .default_headers(headers)
         .redirect(Policy::none())
         .referer(false)
-        .retry(reqwest::retry::never())
         .https_only(!settings.allow_insecure_loopback)
         .connect_timeout(settings.connect_timeout)
         .timeout(settings.request_timeout)
@@ -213,5 +212,39 @@ mod tests {
         assert!(fault().contains("BEGIN CERTIFICATE"), "{}", fault());
         fs::write(&path, "-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----\n").expect("written");
         assert!(fault().contains("PEM"), "{}", fault());
+    }
+
+    #[tokio::test]
+    async fn only_trusted_certificates_get_a_request() {
+        use crate::{graph::error::Leg, outcome::ErrorClass};
+
+        let folder = tempfile::tempdir().expect("a folder");
+        let (good, good_tls) = testing::certificate("127.0.0.1", 2020, 2090);
+        let (wrong_host, wrong_host_tls) = testing::certificate("graph.example", 2020, 2090);
+        let (expired, expired_tls) = testing::certificate("127.0.0.1", 2010, 2011);
+        for (pem, tls, trusted) in [
+            (None, good_tls.clone(), false),
+            (Some(wrong_host), wrong_host_tls, false),
+            (Some(expired), expired_tls, false),
+            (Some(good), good_tls, true),
+        ] {
+            let server = testing::Server::start_tls(tls, |_, _| testing::granted("t", 3599)).await;
+            let graph = testing::graph(&server, testing::clock(), |settings| {
+                settings.extra_ca_file = pem.map(|pem| {
+                    let path = folder.path().join("ca.pem");
+                    fs::write(&path, pem).expect("written");
+                    path
+                });
+            });
+            match graph.token(&testing::tenant()).await {
+                Ok(_) => assert!(trusted),
+                Err(error) => {
+                    assert!(!trusted, "{error}");
+                    assert_eq!((error.class(), error.leg()), (ErrorClass::Tls, Leg::Login), "{error}");
+                    assert!(error.to_string().contains("certificate"), "{error}");
+                }
+            }
+            assert_eq!(server.requests().len(), usize::from(trusted));
+        }
     }
 }
