@@ -28,9 +28,8 @@ use super::{LocalError, error::io_error};
 const DEFAULT: &str = "./m365-ledger-data";
 /// Where data goes when root starts the program in a folder that only root may enter, such as /root.
 const FALLBACK: &str = "/var/lib/m365-ledger";
-const MARKER: &str = "README";
-const MARKER_TEXT: &str = "The PostgreSQL of m365-ledger: everything it ever stored is here.\n\
-    cluster/ is the database cluster, password the password of its role m365_ledger.\n";
+/// The first file of a data directory, by which it is known.
+const MARKER: &str = super::process::STARTING;
 
 /// The account the server runs as when the program is root.
 #[derive(Debug, Clone)]
@@ -97,15 +96,16 @@ impl Folder {
             let owner = name_of(owner);
             return Err(LocalError::ForeignOwner { data_dir: path.clone(), owner });
         }
-        let marked = fs::symlink_metadata(path.join(MARKER)).is_ok();
-        if !marked && fs::read_dir(path).map_err(io_error(path))?.next().is_some() {
+        // In this order: another program may be making it ours at this moment.
+        let empty = fs::read_dir(path).map_err(io_error(path))?.next().is_none();
+        if !empty && fs::symlink_metadata(path.join(MARKER)).is_err() {
             return Err(LocalError::NotOurs { data_dir: path.clone() });
         }
         if let Some(account) = &self.account {
             unix::fs::lchown(path, Some(account.uid), Some(account.gid)).map_err(io_error(path))?;
         }
         fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(io_error(path))?;
-        if marked { Ok(()) } else { self.write(MARKER, MARKER_TEXT) }
+        self.open(MARKER).map(drop)
     }
 
     /// A file of this folder as the server's account sees it, readable by nobody else; whole or not at all.

@@ -24,7 +24,7 @@ pub(super) const CLUSTER: &str = "cluster";
 pub(super) const SETTINGS: &str = "m365-ledger.conf";
 const LOG: &str = "postgresql.log";
 /// Held while a server is being started or stopped.
-const STARTING: &str = "starting.lock";
+pub(super) const STARTING: &str = "starting.lock";
 const START_LIMIT: Duration = Duration::from_mins(2);
 pub(super) const STOP_LIMIT: Duration = Duration::from_secs(15);
 pub(super) const POLL: Duration = Duration::from_millis(20);
@@ -32,6 +32,9 @@ pub(super) const POLL: Duration = Duration::from_millis(20);
 const LOG_LIMIT: u64 = 16 << 20;
 /// Longest path of a Unix socket that every system takes, in bytes.
 const SOCKET_LIMIT: usize = 103;
+
+const README: &str = "The PostgreSQL of m365-ledger: everything it ever stored is here.\n\
+    cluster/ is the database cluster, password the password of its role m365_ledger.\n";
 
 /// What a server says of itself in `postmaster.pid`.
 #[derive(Debug, Clone, Copy)]
@@ -69,6 +72,7 @@ fn command(folder: &Folder, installation: &Installation, program: &str) -> Comma
 /// Makes the cluster beside its final place, and moves it there when it is whole.
 pub(super) fn initialise(folder: &Folder, installation: &Installation, options: Options) -> Result<(), LocalError> {
     let unfinished = folder.path.join("cluster.new");
+    folder.write("README", README)?;
     let mut bytes = [0_u8; 24];
     rand::rng().fill_bytes(&mut bytes);
     folder.write("password", &bytes.map(|byte| format!("{byte:02x}")).concat())?;
