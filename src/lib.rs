@@ -7,6 +7,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod graph;
 pub mod outcome;
 pub mod plan;
 pub mod report;

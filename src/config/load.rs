@@ -1,6 +1,10 @@
 //! `config/default.toml` <- the file of `--config` <- the environment.
 
-use std::{collections::HashMap, fmt::Write as _, path::Path};
+use std::{
+    collections::HashMap,
+    fmt::Write as _,
+    path::{Path, PathBuf},
+};
 
 use config::{Environment, File, FileFormat, Value, ValueKind};
 
@@ -54,6 +58,12 @@ pub struct Effective {
 #[expect(clippy::disallowed_methods, reason = "this is the room that reads the environment")]
 pub fn environment() -> HashMap<String, String> {
     std::env::vars().collect()
+}
+
+/// The folders of `PATH`.
+#[expect(clippy::disallowed_methods, reason = "this is the room that reads the environment")]
+pub fn search_path() -> Vec<PathBuf> {
+    std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default()
 }
 
 /// Loads the settings from the defaults, a file and this process's environment.

@@ -20,7 +20,7 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 use url::Url;
 use uuid::Uuid;
 
-pub use load::{ConfigError, Effective, environment, load, load_from};
+pub use load::{ConfigError, Effective, environment, load, load_from, search_path};
 pub use secret::{Secret, SecretError};
 
 use crate::report::{self, Period, catalogue};

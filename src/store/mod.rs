@@ -1,3 +1,24 @@
-//! Everything Postgres. SQL lives in this room and nowhere else; each function is one statement, named for what it does.
+//! Everything Postgres. SQL lives in this room and nowhere else; a function is one statement, named for what it does.
+//!
+//! Other programs read the views of schema `m365_v1`; schema `m365_store` is ours alone.
+
+mod attempts;
+mod connect;
+mod copy;
+mod error;
+mod group;
+pub mod local;
+mod migrate;
+mod purge;
+pub mod slots;
+mod snapshots;
 pub mod status;
+pub mod targets;
 pub mod verify;
+
+pub use attempts::{Finished, Receipt, Unstored};
+pub use connect::connect;
+pub use error::StoreError;
+pub use group::Committer;
+pub use migrate::{MIGRATOR, SchemaState, ensure_current, migrate, schema_state};
+pub use purge::purge;

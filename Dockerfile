@@ -1,0 +1,51 @@
+# Works with BuildKit and with the legacy builder. Both bases are arguments, for mirrors and for pinning by digest:
+#   docker build --build-arg BUILD_IMAGE=… --build-arg RUNTIME_IMAGE=… -t m365-ledger .
+ARG BUILD_IMAGE=rust:1.95-bookworm
+ARG RUNTIME_IMAGE=gcr.io/distroless/cc-debian12:nonroot
+
+FROM ${BUILD_IMAGE} AS builder
+WORKDIR /build
+ENV SQLX_OFFLINE=true CARGO_TERM_COLOR=never
+
+# The dependencies, as a layer that only a change of Cargo.toml or Cargo.lock makes anew: built for a program that is
+# empty. Declared benches, tests and examples have no files yet, so cargo must not hear of them.
+COPY Cargo.toml Cargo.lock ./
+COPY graph-sim/Cargo.toml graph-sim/
+RUN sed -i '/^\[\[\(bench\|test\|example\)\]\]/,/^[[:space:]]*$/d' Cargo.toml graph-sim/Cargo.toml \
+    && mkdir -p src graph-sim/src \
+    && echo 'fn main() {}' > src/main.rs \
+    && echo 'fn main() {}' > graph-sim/src/main.rs \
+    && touch src/lib.rs graph-sim/src/lib.rs \
+    && cargo build --release --locked --package m365-ledger \
+    && rm -rf src graph-sim
+
+# The program. Cargo goes by time stamps: the files must be newer than what was built from the empty ones.
+COPY . .
+RUN find src graph-sim -name '*.rs' -exec touch {} + \
+    && cargo build --release --locked --package m365-ledger --bin m365-ledger \
+    && install -D -m 0755 target/release/m365-ledger /out/usr/local/bin/m365-ledger
+
+FROM ${RUNTIME_IMAGE}
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+ARG CREATED=unknown
+ARG RUNTIME_IMAGE
+LABEL org.opencontainers.image.title="m365-ledger" \
+      org.opencontainers.image.description="Keeps the history of Microsoft 365 usage reports in your own Postgres, for ever" \
+      org.opencontainers.image.source="https://github.com/m365-ledger/m365-ledger" \
+      org.opencontainers.image.url="https://github.com/m365-ledger/m365-ledger" \
+      org.opencontainers.image.documentation="https://github.com/m365-ledger/m365-ledger#readme" \
+      org.opencontainers.image.licenses="Apache-2.0 OR MIT" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}" \
+      org.opencontainers.image.base.name="${RUNTIME_IMAGE}"
+COPY --from=builder /out/ /
+# Needs no home, no temporary folder and no writable file system: everything it keeps is in Postgres.
+USER 65532:65532
+ENV M365_LEDGER__HTTP__LISTEN=0.0.0.0:8365
+EXPOSE 8365
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=30s --timeout=5s --start-period=30s --retries=3 CMD ["/usr/local/bin/m365-ledger", "healthcheck"]
+ENTRYPOINT ["/usr/local/bin/m365-ledger"]
+CMD ["run"]

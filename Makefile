@@ -1,0 +1,29 @@
+# `make help` lists what there is. The work is done by scripts/, which can be called by themselves.
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench db sqlx clean-db
+ARGS ?=
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
+
+demo: ## build and show the whole system, without a tenant and without a database
+	@exec ./scripts/demo.sh $(ARGS)
+
+test: ## everything that must hold: format, lints, tests on a throw-away PostgreSQL, .sqlx
+	@exec ./scripts/test.sh
+
+lint: ## format and lints only
+	@exec ./scripts/lint.sh
+
+bench: ## measure
+	@exec ./scripts/bench.sh $(ARGS)
+
+db: ## start a PostgreSQL to develop against, and print its DATABASE_URL
+	@exec ./scripts/db.sh
+
+sqlx: ## renew .sqlx after a change of the schema or of a statement
+	@./scripts/install-deps.sh
+	@exec ./scripts/test-db.sh run ./scripts/sqlx.sh write
+
+clean-db: ## delete the data of the program's own PostgreSQL in this folder
+	@exec ./scripts/clean-db.sh

@@ -1,0 +1,73 @@
+//! What can go wrong between us and Postgres.
+
+use crate::outcome::ErrorClass;
+
+/// A statement or a connection failed. The text names the operation; it never holds the connection string.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Postgres or the way to it.
+    #[error("{operation}: {}", described(source))]
+    Database {
+        /// What was being done.
+        operation: &'static str,
+        /// What the driver said.
+        source: sqlx::Error,
+    },
+    /// The tables are not those this program was built for.
+    #[error("{0}")]
+    Schema(String),
+    /// The connection string cannot be used. The text does not hold it.
+    #[error("database.url: {0}")]
+    Url(String),
+}
+
+impl StoreError {
+    /// For `map_err`: names the operation.
+    pub fn during(operation: &'static str) -> impl Fn(sqlx::Error) -> Self {
+        move |source| Self::Database { operation, source }
+    }
+
+    /// The closed class, from the SQLSTATE where there is one.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Database { source, .. } => class_of(source),
+            Self::Schema(_) => ErrorClass::SchemaMismatch,
+            Self::Url(_) => ErrorClass::DbUnavailable,
+        }
+    }
+}
+
+fn class_of(error: &sqlx::Error) -> ErrorClass {
+    let sqlx::Error::Database(database) = error else {
+        return match error {
+            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Tls(_) => {
+                ErrorClass::DbUnavailable
+            }
+            _ => ErrorClass::Internal,
+        };
+    };
+    let code = database.code().unwrap_or_default();
+    match &*code {
+        "25006" => ErrorClass::DbReadonly,
+        "53100" | "53200" => ErrorClass::DbFull,
+        // Serialization failure, deadlock, lock not available, statement cancelled: somebody was in the way.
+        "40001" | "40P01" | "55P03" | "57014" => ErrorClass::Timeout,
+        "3F000" | "42P01" | "42703" | "42883" | "42501" => ErrorClass::SchemaMismatch,
+        // Connections, limits, shutdown, and who we are.
+        code if ["08", "53", "57", "28", "3D"].iter().any(|class| code.starts_with(class)) => ErrorClass::DbUnavailable,
+        _ => ErrorClass::Internal,
+    }
+}
+
+/// What the driver said, without what it could give away: messages of Postgres name no password.
+fn described(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Database(database) => match database.code() {
+            Some(code) => format!("{} (SQLSTATE {code})", database.message()),
+            None => database.message().to_owned(),
+        },
+        sqlx::Error::Io(error) => format!("no connection to Postgres: {error}"),
+        sqlx::Error::PoolTimedOut => "Postgres gave no connection in time".to_owned(),
+        other => other.to_string(),
+    }
+}
