@@ -7,7 +7,9 @@
 
 pub mod clock;
 pub mod config;
+pub mod daemon;
 pub mod graph;
+pub mod ingest;
 pub mod outcome;
 pub mod plan;
 pub mod report;

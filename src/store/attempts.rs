@@ -17,6 +17,7 @@ pub const QUARANTINE_BYTES: usize = 262_144;
 
 /// An attempt that has ended everywhere but in the database.
 #[derive(Debug)]
+#[expect(clippy::struct_field_names, reason = "the column has that name")]
 pub struct Finished {
     /// The right to write.
     pub claim: Claim,
@@ -267,7 +268,8 @@ async fn defer(connection: &mut PgConnection, attempt: &Finished, until: DateTim
 }
 
 impl Finished {
-    fn throttled_until(&self) -> Option<DateTime<Utc>> {
+    /// Until when Microsoft asked not to be called.
+    pub fn throttled_until(&self) -> Option<DateTime<Utc>> {
         self.result.as_ref().err().and_then(|unstored| unstored.throttled_until)
     }
 }

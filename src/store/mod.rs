@@ -16,9 +16,9 @@ pub mod status;
 pub mod targets;
 pub mod verify;
 
-pub use attempts::{Finished, Receipt, Unstored};
+pub use attempts::{Finished, QUARANTINE_BYTES, Receipt, Unstored};
 pub use connect::connect;
 pub use error::StoreError;
-pub use group::Committer;
+pub use group::{Committer, Pending};
 pub use migrate::{MIGRATOR, SchemaState, ensure_current, migrate, schema_state};
 pub use purge::purge;

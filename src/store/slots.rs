@@ -134,7 +134,7 @@ pub async fn claim(
     tenants: i64,
     now: DateTime<Utc>,
 ) -> Result<Vec<Claim>, StoreError> {
-    let (allowed, asked_at, calls, calls_per_attempt) = match scope {
+    let (permitted, asked_at, calls, calls_per_attempt) = match scope {
         Scope::Scheduled { tenants, calls, calls_per_attempt } => (tenants, None, calls, calls_per_attempt),
         Scope::Asked { tenants, at } => (tenants, Some(at), 0, 0),
     };
@@ -189,12 +189,12 @@ pub async fn claim(
            FROM claimed
            ORDER BY tenant_id, report, report_period DESC"#,
         worker_id,
-        allowed,
+        permitted,
         now,
         asked_at,
         tenants,
         now - QUOTA_WINDOW,
-        i64::from(calls) as _,
+        i64::from(calls),
         i64::from(calls_per_attempt)
     )
     .fetch_all(pool)
@@ -214,8 +214,8 @@ pub async fn claim(
         .collect())
 }
 
-/// Gives back what this worker holds and no longer works on: everything but the attempts in `in_flight`. It is tried again
-/// from `not_before` on.
+/// Gives back, as if never tried, what this worker holds and does not work on: everything but the attempts in
+/// `in_flight`. It may be claimed again from `not_before` on.
 pub async fn release_all_but(
     pool: &PgPool,
     worker_id: Uuid,
@@ -223,7 +223,8 @@ pub async fn release_all_but(
     not_before: DateTime<Utc>,
 ) -> Result<u64, StoreError> {
     sqlx::query!(
-        "UPDATE m365_store.slot SET worker_id = NULL, not_before = greatest(not_before, $3)
+        "UPDATE m365_store.slot
+         SET worker_id = NULL, attempts = greatest(attempts - 1, 0), not_before = greatest(not_before, $3)
          WHERE worker_id = $1 AND outcome IS NULL AND attempt_id <> ALL ($2)",
         worker_id,
         in_flight,
@@ -275,12 +276,17 @@ pub async fn give_up_asked(
     Ok(rows.into_iter().filter_map(|row| target(row.tenant_id, &row.report, row.report_period)).collect())
 }
 
-/// When the earliest open scheduled slot of these tenants may be tried.
-pub async fn next_try(pool: &PgPool, tenants: &[Uuid]) -> Result<Option<DateTime<Utc>>, StoreError> {
+/// When, after `now`, the earliest open scheduled slot of these tenants may be tried.
+pub async fn next_try(
+    pool: &PgPool,
+    tenants: &[Uuid],
+    now: DateTime<Utc>,
+) -> Result<Option<DateTime<Utc>>, StoreError> {
     sqlx::query_scalar!(
         "SELECT min(not_before) FROM m365_store.slot
-         WHERE tenant_id = ANY ($1) AND origin = 'schedule' AND outcome IS NULL",
-        tenants
+         WHERE tenant_id = ANY ($1) AND origin = 'schedule' AND outcome IS NULL AND not_before > $2",
+        tenants,
+        now
     )
     .fetch_one(pool)
     .await

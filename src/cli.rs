@@ -1,0 +1,133 @@
+//! The commands and their flags.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::report::Period;
+
+/// Keeps the history of Microsoft 365 usage reports in your own Postgres, for ever.
+#[derive(Debug, Parser)]
+#[command(
+    name = "m365-ledger",
+    version,
+    arg_required_else_help = true,
+    after_help = "Settings come from built-in defaults, then --config FILE, then the environment (M365_LEDGER__SECTION__KEY,\n\
+                  DATABASE_URL). Without a database the program runs a PostgreSQL of its own.\n\n\
+                  Exit codes: 0 done, 1 some targets failed or a check found something, 2 wrong usage,\n\
+                  69 a dependency is down, 78 the configuration or the schema does not fit,\n\
+                  130 and 143 a second SIGINT or SIGTERM.\n\n\
+                  Examples:\n  \
+                  m365-ledger doctor                 is everything in place?\n  \
+                  m365-ledger once                   fetch every report now, once\n  \
+                  m365-ledger run --config c.toml    the service\n  \
+                  m365-ledger status                 what is held, and how fresh it is"
+)]
+pub struct Cli {
+    /// A TOML file with settings; see config/default.toml for all of them.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the service: fetch on schedule, until stopped.
+    Run {
+        /// Do not apply pending migrations; refuse to start while there are any.
+        #[arg(long)]
+        no_migrate: bool,
+    },
+    /// Fetch every target now, once, and say what came of it.
+    #[command(after_help = "Examples:\n  m365-ledger once\n  m365-ledger once --period D7 --period D30\n  \
+                            m365-ledger once --tenant Contoso --json | jq .totals")]
+    Once(OnceArgs),
+    /// Fetch the longest period of every report now: all that Microsoft still remembers.
+    Backfill(OnceArgs),
+    /// Show what is held and how fresh it is.
+    Status {
+        /// One JSON document on stdout.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check what is stored against the ledger: nothing lost, nothing mixed, nothing doubled.
+    Verify {
+        /// One JSON document on stdout.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check the configuration, the database, the sign-in and the permission, without storing anything.
+    Doctor {
+        /// One JSON document on stdout.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Bring the database's schema up to date.
+    Migrate,
+    /// Ask the running service whether it lives; for containers.
+    Healthcheck,
+    /// Show or check the settings.
+    Config {
+        /// What to do with them.
+        #[command(subcommand)]
+        action: ConfigAction,
+    },
+    /// Show the whole system without a tenant: a stand-in for Microsoft, sixty simulated days, a real PostgreSQL.
+    Demo(DemoArgs),
+}
+
+/// What to do with the settings.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum ConfigAction {
+    /// Print every setting in force and where it came from; secrets as ***.
+    Show,
+    /// Check that the settings are complete; needs neither network nor database.
+    Check,
+}
+
+/// Which targets, and how to tell.
+#[derive(Debug, Args)]
+pub struct OnceArgs {
+    /// Only this tenant, by ID or name; repeatable.
+    #[arg(long, value_name = "ID|NAME")]
+    pub tenant: Vec<String>,
+    /// Only this report; repeatable.
+    #[arg(long, value_name = "NAME")]
+    pub report: Vec<String>,
+    /// Only this period (D7, D30, D90, D180); repeatable.
+    #[arg(long, value_name = "PERIOD")]
+    pub period: Vec<Period>,
+    /// One JSON document on stdout; logs go to stderr.
+    #[arg(long)]
+    pub json: bool,
+    /// Do not apply pending migrations.
+    #[arg(long)]
+    pub no_migrate: bool,
+}
+
+/// How the demonstration runs.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Simulated days of refreshes.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u16).range(1..=720))]
+    pub days: u16,
+    /// Where its PostgreSQL keeps its data; a folder of the system's for temporary files if not given, emptied first.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Where the status page listens.
+    #[arg(long, default_value = "127.0.0.1:8365")]
+    pub listen: std::net::SocketAddr,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,151 @@
+//! The daemon's loop: wake up, look what is missing, see to it.
+
+use std::{collections::HashMap, time::Duration};
+
+use chrono::{DateTime, Utc};
+use sqlx::PgPool;
+use tokio::sync::mpsc;
+use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::worker::{Crew, Worker};
+use crate::{
+    clock::Clock,
+    config::Retention,
+    graph::MAX_CALLS_PER_ATTEMPT,
+    plan::Timetable,
+    report::Target,
+    store::{
+        StoreError, purge,
+        slots::{self, Origin, Scope},
+        targets,
+    },
+};
+
+/// The wake-up, in UTC, seconds first. It carries no information and nothing depends on it being on time, complete or
+/// single: the plan is made from the clock and the ledger.
+const WAKE_UP: &str = "*/15 * * * * *";
+
+/// How often old attempts are forgotten.
+const PURGE_EVERY: chrono::TimeDelta = chrono::TimeDelta::hours(24);
+
+/// What the daemon works by.
+#[derive(Debug)]
+pub struct Scheduler {
+    /// The database.
+    pub pool: PgPool,
+    /// The time.
+    pub clock: Clock,
+    /// The schedules.
+    pub timetable: Timetable,
+    /// What is to be fetched.
+    pub targets: Vec<Target>,
+    /// Calls for each tenant and report in ten minutes.
+    pub calls_per_10_minutes: u16,
+    /// How long what is not a fact is kept.
+    pub retention: Retention,
+}
+
+impl Scheduler {
+    /// Runs until `stop`, then waits for what is in flight. A fault never ends it: the next wake-up looks again.
+    pub async fn run(
+        &self,
+        worker: &Worker,
+        stop: &CancellationToken,
+        mut beat: impl FnMut(&Self),
+    ) -> Result<(), JobSchedulerError> {
+        let (wake, mut wake_ups) = mpsc::channel(1);
+        let ticker = tick(wake.clone()).await?;
+        // Receipts only matter here as a sign that there is room for more work.
+        let (receipts, mut received) = mpsc::unbounded_channel();
+        let tenants: Vec<Uuid> = self.tenants();
+        let mut crew = Crew::new();
+        let mut state = State::default();
+        while !stop.is_cancelled() {
+            match self.look(worker, &mut crew, &mut state, &tenants, &receipts).await {
+                Ok(()) => beat(self),
+                Err(error) => tracing::error!(
+                    error_class = %error.class(), advice = error.class().advice(),
+                    "cannot look for due work: {error}; the next wake-up tries again"
+                ),
+            }
+            tokio::select! {
+                () = stop.cancelled() => {}
+                _ = wake_ups.recv() => {}
+                Some(_) = received.recv() => while received.try_recv().is_ok() {},
+                () = tokio::time::sleep(self.pause(&state)) => {}
+            }
+        }
+        drop(ticker);
+        while crew.join_next().await.is_some() {}
+        Ok(())
+    }
+
+    /// One look: what is due is written down, and as much of it claimed as there is room for.
+    async fn look(
+        &self,
+        worker: &Worker,
+        crew: &mut Crew,
+        state: &mut State,
+        tenants: &[Uuid],
+        receipts: &mpsc::UnboundedSender<crate::store::Receipt>,
+    ) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        if state.last.is_none() {
+            state.last = Some(targets::newest_slots(&self.pool, tenants).await?);
+        }
+        let last = state.last.get_or_insert_default();
+        let due = self.timetable.due(self.targets.iter(), last, now);
+        if !due.is_empty() {
+            let skipped = slots::insert_due(&self.pool, &due, Origin::Schedule, now).await?;
+            let missed: u32 = due.iter().map(|due| u32::from(due.missed)).sum();
+            tracing::info!(due = due.len(), missed, skipped, "slots are due");
+            last.extend(due.iter().map(|due| (due.target, due.at)));
+        }
+        if state.purged.is_none_or(|purged| now - purged >= PURGE_EVERY) {
+            purge(&self.pool, &self.retention, now).await?;
+            state.purged = Some(now);
+        }
+        let scope = Scope::Scheduled {
+            tenants,
+            calls: i32::from(self.calls_per_10_minutes),
+            calls_per_attempt: i32::from(MAX_CALLS_PER_ATTEMPT),
+        };
+        worker.fill(crew, scope, receipts).await?;
+        state.next_try = slots::next_try(&self.pool, tenants, now).await?;
+        Ok(())
+    }
+
+    /// Until the next try, if one is near; the wake-up comes in any case.
+    fn pause(&self, state: &State) -> Duration {
+        let wait = state.next_try.and_then(|at| (at - self.clock.now()).to_std().ok());
+        wait.map_or(Duration::from_mins(1), |wait| wait.clamp(Duration::from_secs(1), Duration::from_mins(1)))
+    }
+
+    fn tenants(&self) -> Vec<Uuid> {
+        let mut tenants: Vec<Uuid> = self.targets.iter().map(|target| target.tenant_id).collect();
+        tenants.sort_unstable();
+        tenants.dedup();
+        tenants
+    }
+}
+
+/// What one look remembers for the next: all of it can be read again.
+#[derive(Debug, Default)]
+struct State {
+    last: Option<HashMap<Target, DateTime<Utc>>>,
+    purged: Option<DateTime<Utc>>,
+    next_try: Option<DateTime<Utc>>,
+}
+
+/// Starts the wake-up. A wake-up that finds the last one still unheeded is dropped: one look serves both.
+async fn tick(wake: mpsc::Sender<()>) -> Result<JobScheduler, JobSchedulerError> {
+    let ticker = JobScheduler::new().await?;
+    let job = Job::new(WAKE_UP, move |_, _| {
+        let _ = wake.try_send(());
+    })?;
+    ticker.add(job).await?;
+    ticker.start().await?;
+    Ok(ticker)
+}

@@ -1,0 +1,229 @@
+//! Claims slots and works them: tenants side by side, one tenant's calls one after the other.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use chrono::{DateTime, Utc};
+use sqlx::PgPool;
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{
+    clock::Clock,
+    ingest::Ingest,
+    outcome::ErrorClass,
+    report::Report,
+    store::{
+        Receipt, StoreError,
+        slots::{self, Claim, Scope},
+        targets,
+    },
+};
+
+/// Tenants claimed at once: enough to keep all places busy while the next claim is made.
+const CLAIM_TENANTS: i64 = 256;
+
+/// A process at work. Its claims hold as long as its lease, which [`Worker::keep_alive`] renews.
+#[derive(Debug)]
+pub struct Worker {
+    pool: PgPool,
+    ingest: Arc<Ingest>,
+    clock: Clock,
+    host: String,
+    lease: Duration,
+    places: Arc<Semaphore>,
+    parallel: usize,
+    /// Claims that somebody in this process works on or is about to.
+    in_hand: Arc<Mutex<HashSet<Uuid>>>,
+    stop: CancellationToken,
+}
+
+/// Tenants being worked.
+pub type Crew = JoinSet<()>;
+
+impl Worker {
+    /// A worker that has not signed on yet. `stop` makes it claim and begin nothing more.
+    pub fn new(
+        pool: PgPool,
+        ingest: Ingest,
+        clock: Clock,
+        lease: Duration,
+        parallel: usize,
+        stop: CancellationToken,
+    ) -> Self {
+        let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
+        Self {
+            pool,
+            ingest: Arc::new(ingest),
+            clock,
+            host,
+            lease,
+            places: Arc::new(Semaphore::new(parallel)),
+            parallel,
+            in_hand: Arc::default(),
+            stop,
+        }
+    }
+
+    /// Says that this process lives, and gives back what it holds but does not work on. Returns how far this machine's
+    /// clock is ahead of the database's, in seconds.
+    pub async fn sign_on(&self) -> Result<f64, StoreError> {
+        let database_time = targets::renew_lease(&self.pool, self.ingest.worker_id, &self.host, self.lease).await?;
+        self.give_back().await?;
+        let ahead = Clock::System.now() - database_time;
+        Ok(ahead.as_seconds_f64())
+    }
+
+    /// Renews the lease until `end`, three times within its term.
+    pub async fn keep_alive(&self, end: CancellationToken) {
+        while end.run_until_cancelled(tokio::time::sleep(self.lease / 3)).await.is_some() {
+            if let Err(error) = self.sign_on().await {
+                tracing::warn!(error = %error, error_class = %error.class(), "the lease could not be renewed");
+            }
+        }
+    }
+
+    /// Gives back all claims and signs off, so that others need not wait for the lease to end.
+    pub async fn sign_off(&self) -> Result<(), StoreError> {
+        self.in_hand.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.give_back().await?;
+        targets::sign_off(&self.pool, self.ingest.worker_id).await
+    }
+
+    /// Claims work while there is room for it, and sets it going. Receipts go to `receipts` as they come. Returns whether
+    /// anything was claimed.
+    pub async fn fill(
+        &self,
+        crew: &mut Crew,
+        scope: Scope<'_>,
+        receipts: &mpsc::UnboundedSender<Receipt>,
+    ) -> Result<bool, StoreError> {
+        while crew.try_join_next().is_some() {}
+        if crew.len() >= 2 * self.parallel || self.stop.is_cancelled() {
+            return Ok(false);
+        }
+        let claims = slots::claim(&self.pool, self.ingest.worker_id, scope, CLAIM_TENANTS, self.clock.now()).await?;
+        self.in_hand.lock().unwrap_or_else(PoisonError::into_inner).extend(claims.iter().map(|claim| claim.attempt_id));
+        for tenant in claims.chunk_by(|a, b| a.target.tenant_id == b.target.tenant_id) {
+            let work = TenantWork {
+                ingest: self.ingest.clone(),
+                places: self.places.clone(),
+                in_hand: self.in_hand.clone(),
+                stop: self.stop.clone(),
+                receipts: receipts.clone(),
+                pool: self.pool.clone(),
+                clock: self.clock.clone(),
+            };
+            crew.spawn(work.run(tenant.to_vec()));
+        }
+        Ok(!claims.is_empty())
+    }
+
+    async fn give_back(&self) -> Result<(), StoreError> {
+        let in_hand = snapshot_of(&self.in_hand);
+        slots::release_all_but(&self.pool, self.ingest.worker_id, &in_hand, self.clock.now()).await?;
+        Ok(())
+    }
+}
+
+fn snapshot_of(in_hand: &Mutex<HashSet<Uuid>>) -> Vec<Uuid> {
+    in_hand.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+}
+
+/// One tenant's claims, and what is needed to work them.
+struct TenantWork {
+    ingest: Arc<Ingest>,
+    places: Arc<Semaphore>,
+    in_hand: Arc<Mutex<HashSet<Uuid>>>,
+    stop: CancellationToken,
+    receipts: mpsc::UnboundedSender<Receipt>,
+    pool: PgPool,
+    clock: Clock,
+}
+
+impl TenantWork {
+    async fn run(self, claims: Vec<Claim>) {
+        let in_hand = InHand { ids: claims.iter().map(|claim| claim.attempt_id).collect(), all: self.in_hand.clone() };
+        let Ok(_place) = self.places.clone().acquire_owned().await else { return };
+        let mut pending = Vec::with_capacity(claims.len());
+        let mut throttled: Vec<&'static Report> = Vec::new();
+        let mut begun = 0;
+        for claim in &claims {
+            if self.stop.is_cancelled() {
+                break;
+            }
+            if throttled.contains(&claim.target.report) {
+                continue;
+            }
+            begun += 1;
+            let (receipt, was_throttled) = self.ingest.ingest(*claim).await;
+            pending.push(receipt);
+            if was_throttled {
+                throttled.push(claim.target.report);
+            }
+        }
+        for receipt in pending {
+            let receipt = receipt.receipt().await;
+            report(&receipt);
+            let _ = self.receipts.send(receipt);
+        }
+        drop(in_hand);
+        if begun < claims.len() {
+            let in_hand = snapshot_of(&self.in_hand);
+            let given_back =
+                slots::release_all_but(&self.pool, self.ingest.worker_id, &in_hand, self.clock.now()).await;
+            if let Err(error) = given_back {
+                tracing::debug!(error = %error, "claims are given back with the next renewal of the lease");
+            }
+        }
+    }
+}
+
+/// Claims that are in hand until this is dropped, also by a panic.
+struct InHand {
+    ids: Vec<Uuid>,
+    all: Arc<Mutex<HashSet<Uuid>>>,
+}
+
+impl Drop for InHand {
+    fn drop(&mut self) {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        self.ids.iter().for_each(|id| {
+            all.remove(id);
+        });
+    }
+}
+
+/// One line for each attempt.
+fn report(receipt: &Receipt) {
+    let target = receipt.claim.target;
+    let class = receipt.class.map(ErrorClass::as_str);
+    let fields = (target.report.name, target.period, receipt.claim.attempt_id);
+    let (report, period, attempt_id) = fields;
+    match &receipt.message {
+        None => tracing::info!(
+            tenant = %target.tenant_id, report, %period, %attempt_id,
+            outcome = %receipt.outcome, refresh_date = receipt.refresh_date.map(tracing::field::display),
+            rows_inserted = receipt.inserted, rows_updated = receipt.updated, rows_unchanged = receipt.unchanged,
+            "{report} {period}: {}", receipt.outcome
+        ),
+        Some(message) => tracing::warn!(
+            tenant = %target.tenant_id, report, %period, %attempt_id,
+            outcome = %receipt.outcome, error_class = class,
+            next_try = receipt.next_try.map(tracing::field::display),
+            "{report} {period}: {}: {message}", receipt.outcome
+        ),
+    }
+}
+
+/// When the next look is worthwhile at the latest, in case nothing else wakes us.
+pub fn until(at: DateTime<Utc>, now: DateTime<Utc>) -> Duration {
+    (at - now).to_std().unwrap_or(Duration::ZERO)
+}
