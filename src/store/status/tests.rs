@@ -194,7 +194,11 @@ async fn the_reader_reads_the_contract_and_nothing_else(pool: PgPool) {
         "CREATE TABLE m365_v1.mine (id int)",
     ] {
         let error = sqlx::query(refused).execute(&mut *connection).await.unwrap_err();
-        assert_eq!(error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref(), Some("42501"), "{refused}");
+        assert_eq!(
+            error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref(),
+            Some("42501"),
+            "{refused}"
+        );
     }
 }
 
