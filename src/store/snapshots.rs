@@ -530,7 +530,7 @@ async fn copy_rows(
 
 /// The one place where a statement is put together. All that goes in is text of this program: the template, and the table
 /// and column names of a report's definition, which is compiled in. Values are always bound.
-fn statement(report: &Report, template: &str) -> AssertSqlSafe<String> {
+pub(super) fn statement(report: &Report, template: &str) -> AssertSqlSafe<String> {
     let measures = |prefix: &str| {
         let names = report.columns.iter().map(|column| column.name).chain(["extra"]);
         names.map(|name| format!("{prefix}{name}")).collect::<Vec<_>>().join(", ")

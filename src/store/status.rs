@@ -1,5 +1,8 @@
 //! What the ledger says of itself: read for `status`, the status page and the metrics. Reads the contract's views.
 
+#[cfg(test)]
+mod tests;
+
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::Serialize;
 use sqlx::PgPool;
