@@ -114,9 +114,6 @@ pub struct DemoArgs {
     /// Simulated days of refreshes.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u16).range(1..=720))]
     pub days: u16,
-    /// Where its PostgreSQL keeps its data; a folder of the system's for temporary files if not given, emptied first.
-    #[arg(long, value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
     /// Where the status page listens.
     #[arg(long, default_value = "127.0.0.1:8365")]
     pub listen: std::net::SocketAddr,

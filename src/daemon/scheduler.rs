@@ -94,6 +94,20 @@ impl Scheduler {
         Ok(())
     }
 
+    /// Looks, and sees everything that is due through to its end. Without wake-ups: for the demonstration and for tests.
+    pub async fn catch_up(&self, worker: &Worker) -> Result<(), StoreError> {
+        let (receipts, _received) = mpsc::unbounded_channel();
+        let tenants = self.tenants();
+        let (mut crew, mut state) = (Crew::new(), State::default());
+        loop {
+            self.look(worker, &mut crew, &mut state, &tenants, &receipts).await?;
+            while crew.join_next().await.is_some() {}
+            if !state.more {
+                return Ok(());
+            }
+        }
+    }
+
     /// One look: what is due is written down, and as much of it claimed as there is room for.
     async fn look(
         &self,

@@ -5,6 +5,8 @@
 mod attempts;
 mod connect;
 mod copy;
+#[cfg(feature = "demo")]
+pub mod demo;
 mod error;
 mod group;
 pub mod local;
