@@ -168,7 +168,7 @@ fn strip_version(base: &mut Url) -> Option<&'static str> {
     let version = ["v1.0", "beta"]
         .into_iter()
         .find(|version| base.path().strip_suffix(version).is_some_and(|before| before.ends_with('/')))?;
-    let path = base.path().trim_end_matches(version).trim_end_matches('/').to_owned();
+    let path = base.path().strip_suffix(version)?.trim_end_matches('/').to_owned();
     base.set_path(&path);
     Some(version)
 }

@@ -46,7 +46,11 @@ impl Refusal {
             return words.to_owned();
         }
         match (&self.error_description, &self.error) {
-            (Some(text), _) => sanitise(text.split(" Trace ID:").next().unwrap_or(text)),
+            (Some(text), _) => {
+                let text = text.split(" Trace ID:").next().unwrap_or(text);
+                // The number is shown as the code already.
+                sanitise(text.split_once(": ").filter(|(code, _)| code.starts_with("AADSTS")).map_or(text, |(_, s)| s))
+            }
             (None, Some(word)) => sanitise(word),
             (None, None) => "no reason was given".to_owned(),
         }
@@ -114,7 +118,7 @@ mod tests {
             br#"{"error":"x","error_description":"AADSTS999: New. See https://login.example/a?b=c Trace ID: t"}"#;
         let refusal = Refusal::parse(body);
         assert_eq!(refusal.code().as_deref(), Some("AADSTS999"));
-        assert_eq!(refusal.words(), "AADSTS999: New. See https://login.example/…");
+        assert_eq!(refusal.words(), "New. See https://login.example/…");
 
         assert_eq!(Refusal::parse(b"<html>").words(), "no reason was given");
     }

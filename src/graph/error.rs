@@ -212,6 +212,9 @@ struct Cause {
 
 impl Cause {
     fn of(error: &reqwest::Error) -> Self {
+        /// Layers that say less than our own words before them.
+        const NOISE: [&str; 3] =
+            ["client error (Connect)", "client error (SendRequest)", "request or response body error"];
         let mut cause = Self { private_address: false, tls: false, text: String::new() };
         let mut texts: Vec<String> = Vec::new();
         let mut next = error.source();
@@ -219,7 +222,7 @@ impl Cause {
             cause.private_address |= source.is::<PrivateAddress>();
             cause.tls |= is_tls(source);
             let text = sanitise(&source.to_string());
-            if !texts.iter().any(|known| known.contains(&text)) {
+            if !NOISE.contains(&text.as_str()) && !texts.iter().any(|known| known.contains(&text)) {
                 texts.push(text);
             }
             next = source.source();
