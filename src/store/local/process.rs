@@ -120,6 +120,7 @@ pub(super) fn launch(
     for attempt in 0_u16.. {
         let port = port(folder, attempt)?;
         folder.write(SETTINGS, &settings(folder, port, options))?;
+        folder.write("port", &port.to_string())?;
         let mut out = folder.open(LOG)?;
         let before = out.seek(SeekFrom::End(0)).map_err(io_error(&log))?;
         let error = out.try_clone().map_err(io_error(&log))?;
@@ -131,7 +132,6 @@ pub(super) fn launch(
                 && found.ready
                 && u32::try_from(found.pid) == Ok(child.id())
             {
-                folder.write("port", &port.to_string())?;
                 return Ok((found, child));
             }
             if Instant::now() > until {
