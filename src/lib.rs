@@ -8,6 +8,7 @@
 pub mod clock;
 pub mod config;
 pub mod daemon;
+pub mod http;
 pub mod outcome;
 pub mod plan;
 pub mod report;
