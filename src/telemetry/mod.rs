@@ -5,3 +5,5 @@ pub mod logs;
 pub mod metrics;
 mod scrub;
 pub mod targets;
+
+pub use scrub::scrub;
