@@ -1,6 +1,9 @@
 //! The way of the data: one slot, from claim to commit.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tracing::Instrument;
@@ -16,6 +19,7 @@ use crate::{
         Committer, Finished, Pending, Unstored,
         slots::{Claim, Scope},
     },
+    telemetry::metrics::{self, Stage},
 };
 
 /// No attempt lives longer, whatever its single deadlines add up to.
@@ -103,6 +107,11 @@ impl Ingest {
         }
         .instrument(span)
         .await;
+        for (stage, took) in
+            [(Stage::Token, trace.token), (Stage::Graph, trace.graph), (Stage::Download, trace.download)]
+        {
+            metrics::stage(stage, took);
+        }
         let finished = Finished {
             claim,
             worker_id: self.worker_id,
@@ -128,7 +137,10 @@ impl Ingest {
             Fetched::NoData => return Err(Failure::Empty),
         };
         let today = self.clock.now().date_naive();
-        match parse(target.report, target.period, &body, today) {
+        let started = Instant::now();
+        let parsed = parse(target.report, target.period, &body, today);
+        metrics::stage(Stage::Parse, started.elapsed());
+        match parsed {
             Ok(Some(snapshot)) => Ok(snapshot),
             Ok(None) => Err(Failure::Empty),
             Err(rejection) => Err(Failure::Rejected(rejection, body)),
@@ -139,6 +151,9 @@ impl Ingest {
     fn unstored(&self, claim: &Claim, failure: &Failure) -> Unstored {
         let now = self.clock.now();
         let retry_after = failure.retry_after();
+        if let Some(wait) = retry_after {
+            metrics::throttled(wait);
+        }
         let class = failure.class();
         let (outcome, body) = match failure {
             Failure::Empty => (Outcome::Empty, None),

@@ -23,7 +23,7 @@ const MOST_TENANTS: usize = 20;
 
 #[derive(Debug, Serialize)]
 struct Check {
-    check: String,
+    what: String,
     ok: bool,
     detail: String,
     error_class: Option<ErrorClass>,
@@ -31,13 +31,13 @@ struct Check {
 }
 
 impl Check {
-    fn good(check: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { check: check.into(), ok: true, detail: detail.into(), error_class: None, advice: None }
+    fn good(what: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { what: what.into(), ok: true, detail: detail.into(), error_class: None, advice: None }
     }
 
-    fn bad(check: impl Into<String>, class: ErrorClass, detail: impl Into<String>) -> Self {
+    fn bad(what: impl Into<String>, class: ErrorClass, detail: impl Into<String>) -> Self {
         Self {
-            check: check.into(),
+            what: what.into(),
             ok: false,
             detail: detail.into(),
             error_class: Some(class),
@@ -65,7 +65,7 @@ pub async fn doctor(settings: &Settings, json: bool) -> anyhow::Result<ExitCode>
         println!("{}", serde_json::to_string_pretty(&serde_json::json!({ "checks": checks }))?);
     } else {
         for check in &checks {
-            println!("{} {}: {}", if check.ok { "ok  " } else { "FAIL" }, check.check, check.detail);
+            println!("{} {}: {}", if check.ok { "ok  " } else { "FAIL" }, check.what, check.detail);
             if let Some(advice) = check.advice {
                 println!("     -> {advice}");
             }

@@ -55,13 +55,8 @@ pub async fn once(settings: &Settings, args: &OnceArgs) -> anyhow::Result<ExitCo
     let scope = Scope::Asked { tenants: &tenants, at };
     let staff = Staffed::sign_on(settings, &sources, graph, &database.pool, &clock, scope, life.soft()).await?;
     let (sender, receipts) = mpsc::unbounded_channel();
-    let asked = Asked {
-        pool: &database.pool,
-        clock: &clock,
-        tenants: &tenants,
-        at,
-        longest_wait: settings.schedule.max_wait,
-    };
+    let asked =
+        Asked { pool: &database.pool, clock: &clock, tenants: &tenants, at, longest_wait: settings.schedule.max_wait };
     let (soft, hard) = (life.soft(), life.hard());
     let work = async {
         let done = hard.run_until_cancelled(asked.work(&staff.worker, &sender, &soft)).await;
@@ -219,7 +214,8 @@ impl Report {
                     line.tenant_name.clone(),
                     line.report.to_owned(),
                     line.period.to_owned(),
-                    line.error_class.map_or_else(|| line.outcome.to_string(), |class| format!("{} ({class})", line.outcome)),
+                    line.error_class
+                        .map_or_else(|| line.outcome.to_string(), |class| format!("{} ({class})", line.outcome)),
                     line.refresh_date.map_or_else(|| "-".to_owned(), |date| date.to_string()),
                     line.rows_inserted.to_string(),
                     line.rows_updated.to_string(),

@@ -50,7 +50,7 @@ pub(super) async fn serve(
     clock: &Clock,
     life: Lifecycle,
 ) -> anyhow::Result<Ended> {
-    let health = Arc::new(Health::new());
+    let health = Arc::new(Health::default());
     let pages = Pages::open(settings, database, clock, &health, &life).await?;
     let (soft, hard) = (life.soft(), life.hard());
     let Some(version) = wait_for_schema(settings, sources, database, clock, &health, &soft).await? else {

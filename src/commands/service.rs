@@ -42,16 +42,13 @@ pub struct Database {
 impl Database {
     /// Starts our own server if no database is configured. Nothing is connected yet.
     pub async fn open(settings: &Settings) -> anyhow::Result<Self> {
-        let (url, local) = match settings.database.url()? {
-            Some(url) => {
-                let url =
-                    url.read().map_err(|source| ConfigError::Secret { setting: "database.url".to_owned(), source })?;
-                (url, None)
-            }
-            None => {
-                let server = LocalServer::start(&settings.database.data_dir, Options::default()).await?;
-                (server.url(), Some(server))
-            }
+        let (url, local) = if let Some(url) = settings.database.url()? {
+            let url =
+                url.read().map_err(|source| ConfigError::Secret { setting: "database.url".to_owned(), source })?;
+            (url, None)
+        } else {
+            let server = LocalServer::start(&settings.database.data_dir, Options::default()).await?;
+            (server.url(), Some(server))
         };
         let pool = store::connect(&url, &settings.database)?;
         Ok(Self { pool, url, local })
@@ -183,8 +180,7 @@ impl Staffed {
     ) -> anyhow::Result<Self> {
         let (committer, task) = Committer::start(pool.clone(), clock.clone());
         let patience = Patience::new(&settings.schedule, scope);
-        let ingest =
-            Ingest::new(graph, committer, clock.clone(), sources.tenants.clone(), &sources.reports, patience);
+        let ingest = Ingest::new(graph, committer, clock.clone(), sources.tenants.clone(), &sources.reports, patience);
         let parallel = settings.graph.parallel_tenants.get();
         let worker = Worker::new(pool.clone(), ingest, clock.clone(), settings.schedule.lease, parallel, stop);
         let worker = std::sync::Arc::new(worker);

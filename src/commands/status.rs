@@ -49,7 +49,16 @@ fn print(document: &Document) {
     }
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED);
-    table.set_header(["Tenant", "Report", "Period", "State", "Newest refresh", "Days behind", "Last success (UTC)", "Last attempt"]);
+    table.set_header([
+        "Tenant",
+        "Report",
+        "Period",
+        "State",
+        "Newest refresh",
+        "Days behind",
+        "Last success (UTC)",
+        "Last attempt",
+    ]);
     let dash = || "-".to_owned();
     for target in &document.targets {
         let period = Period::from_days(target.report_period).map_or_else(dash, |period| period.to_string());

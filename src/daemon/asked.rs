@@ -87,7 +87,7 @@ impl Asked<'_> {
             let class = ErrorClass::Throttled;
             let left = slots::give_up_asked(self.pool, self.tenants, self.at, class.as_str(), self.clock.now()).await?;
             for claim in left {
-                let message = format!("not tried: Microsoft asked for a pause until {next:%F %T} UTC");
+                let message = format!("not tried: Microsoft asked for a pause until {}", next.format("%F %T UTC"));
                 let _ = receipts.send(Receipt::unwritten(claim, class, message));
             }
             return Ok(false);

@@ -21,6 +21,7 @@ use crate::{
         slots::{self, Origin, Scope},
         targets,
     },
+    telemetry::metrics::{self, SkipReason},
 };
 
 /// The wake-up, in UTC, seconds first. It carries no information and nothing depends on it being on time, complete or
@@ -125,6 +126,7 @@ impl Scheduler {
         let due = self.timetable.due(self.targets.iter(), last, now);
         if !due.is_empty() {
             let skipped = slots::insert_due(&self.pool, &due, Origin::Schedule, now).await?;
+            metrics::skipped_slots(SkipReason::Superseded, skipped);
             let missed: u32 = due.iter().map(|due| u32::from(due.missed)).sum();
             tracing::info!(due = due.len(), missed, skipped, "slots are due");
             last.extend(due.iter().map(|due| (due.target, due.at)));

@@ -17,13 +17,14 @@ use uuid::Uuid;
 use crate::{
     clock::Clock,
     ingest::Ingest,
-    outcome::ErrorClass,
+    outcome::{ErrorClass, Outcome},
     report::Report,
     store::{
         Receipt, StoreError,
         slots::{self, Claim, Scope},
         targets,
     },
+    telemetry::metrics::{self, SlotClaimed},
 };
 
 /// Tenants claimed at once: enough to keep all places busy while the next claim is made.
@@ -71,13 +72,12 @@ impl Worker {
         }
     }
 
-    /// Says that this process lives, and gives back what it holds but does not work on. Returns how far this machine's
-    /// clock is ahead of the database's, in seconds.
-    pub async fn sign_on(&self) -> Result<f64, StoreError> {
+    /// Says that this process lives, and gives back what it holds but does not work on.
+    pub async fn sign_on(&self) -> Result<(), StoreError> {
         let database_time = targets::renew_lease(&self.pool, self.ingest.worker_id, &self.host, self.lease).await?;
         self.give_back().await?;
-        let ahead = Clock::System.now() - database_time;
-        Ok(ahead.as_seconds_f64())
+        metrics::clock_skew(database_time - Clock::System.now());
+        Ok(())
     }
 
     /// Renews the lease until `end`, three times within its term.
@@ -119,6 +119,7 @@ impl Worker {
                 receipts: receipts.clone(),
                 pool: self.pool.clone(),
                 clock: self.clock.clone(),
+                claimed: tenant.iter().map(|_| metrics::slot_claimed()).collect(),
             };
             crew.spawn(work.run(tenant.to_vec()));
         }
@@ -145,6 +146,9 @@ struct TenantWork {
     receipts: mpsc::UnboundedSender<Receipt>,
     pool: PgPool,
     clock: Clock,
+    /// Counts them while they are in hand.
+    #[expect(dead_code, reason = "it counts by living")]
+    claimed: Vec<SlotClaimed>,
 }
 
 impl TenantWork {
@@ -200,12 +204,21 @@ impl Drop for InHand {
     }
 }
 
-/// One line for each attempt.
+/// One line for each attempt, and its metrics.
 fn report(receipt: &Receipt) {
     let target = receipt.claim.target;
+    metrics::attempt(target.report, target.period, receipt.outcome, receipt.class);
+    metrics::rows(target.report, receipt.inserted.into(), receipt.updated.into(), receipt.unchanged.into());
+    if receipt.reissued {
+        metrics::same_refresh_changed();
+    }
+    match receipt.class {
+        Some(class) if receipt.outcome == Outcome::Rejected => metrics::rejected_payload(class),
+        Some(ErrorClass::Fenced) => metrics::fenced_write(),
+        _ => {}
+    }
     let class = receipt.class.map(ErrorClass::as_str);
-    let fields = (target.report.name, target.period, receipt.claim.attempt_id);
-    let (report, period, attempt_id) = fields;
+    let (report, period, attempt_id) = (target.report.name, target.period, receipt.claim.attempt_id);
     match &receipt.message {
         None => tracing::info!(
             tenant = %target.tenant_id, report, %period, %attempt_id,

@@ -75,6 +75,8 @@ pub struct Receipt {
     pub updated: u32,
     /// Rows held already.
     pub unchanged: u32,
+    /// The same refresh date came with other content than before.
+    pub reissued: bool,
     /// When the slot is tried again; `None` if it is closed.
     pub next_try: Option<DateTime<Utc>>,
 }
@@ -91,6 +93,7 @@ impl Receipt {
             inserted: 0,
             updated: 0,
             unchanged: 0,
+            reissued: false,
             next_try: None,
         }
     }
@@ -184,6 +187,7 @@ pub(super) async fn landed(pool: &PgPool, group: &[Finished]) -> Result<HashMap<
                 inserted: count(row.rows_inserted),
                 updated: count(row.rows_updated),
                 unchanged: count(row.rows_unchanged),
+                reissued: row.rows_updated > 0,
                 next_try: unstored.and_then(|unstored| unstored.next_try),
             };
             Some((row.attempt_id, receipt))

@@ -1,5 +1,7 @@
 //! Group commit: attempts that are finished at the same time share a transaction, as in a database's own log.
 
+use std::time::Instant;
+
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 use tokio::{
@@ -12,7 +14,11 @@ use super::{
     slots::Claim,
     snapshots,
 };
-use crate::{clock::Clock, outcome::ErrorClass};
+use crate::{
+    clock::Clock,
+    outcome::ErrorClass,
+    telemetry::metrics::{self, Stage},
+};
 
 /// A group is closed when it holds this many rows.
 const GROUP_ROWS: usize = 20_000;
@@ -72,7 +78,10 @@ async fn commit_groups(pool: PgPool, clock: Clock, mut waiting: mpsc::Receiver<W
             group.push(finished);
             answers.push(answer);
         }
-        for (answer, receipt) in answers.into_iter().zip(commit(&pool, &group, clock.now()).await) {
+        let started = Instant::now();
+        let receipts = commit(&pool, &group, clock.now()).await;
+        metrics::stage(Stage::Store, started.elapsed());
+        for (answer, receipt) in answers.into_iter().zip(receipts) {
             let _ = answer.send(receipt);
         }
     }

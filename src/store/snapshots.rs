@@ -78,6 +78,7 @@ pub(super) async fn write(pool: &PgPool, group: &[Finished], now: DateTime<Utc>)
             Some(held) => {
                 let change = reissue(connection, arrival, held, now).await?;
                 (receipt.inserted, receipt.updated, receipt.unchanged) = change;
+                receipt.reissued = true;
                 fresh.push(arrival);
             }
             None => {
@@ -134,6 +135,7 @@ fn provisional(attempt: &Finished) -> Receipt {
         inserted: 0,
         updated: 0,
         unchanged: 0,
+        reissued: false,
         next_try: None,
     };
     match &attempt.result {
