@@ -1,4 +1,17 @@
 //! The same levers as [`crate::Sim`], over HTTP, for a stand-in that runs as a process of its own.
+//!
+//! | lever, below `/_sim/` of the Graph origin | what it does |
+//! |---|---|
+//! | `GET state` | refresh dates, tenants, open faults, counters |
+//! | `GET requests`, `DELETE requests` | the request log; empties it |
+//! | `GET rows?tenant=&period=` | the rows that a download would carry now |
+//! | `POST advance?days=` | moves every refresh date |
+//! | `POST refresh?date=` (`&tenant=&period=`) | sets every refresh date, or one |
+//! | `POST reissue?tenant=` | other numbers under the same refresh date |
+//! | `POST rotate-secret?tenant=&secret=` | a new client secret |
+//! | `POST consent?tenant=&given=true` | gives or takes consent |
+//! | `POST fault`, `DELETE faults` | adds a [`Fault`] in JSON, or removes them all |
+//! | `POST reset-throttle` | forgets the calls that count towards the limit |
 
 use serde_json::{Map, Value, json};
 use uuid::Uuid;

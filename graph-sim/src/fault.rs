@@ -90,7 +90,8 @@ impl Fault {
     }
 }
 
-/// What happens instead of the proper answer. The last nine keep that answer and break its way over the wire.
+/// What happens instead of the proper answer. From [`FaultKind::CutAt`] on, that answer stays what it is, and only its
+/// way over the wire is broken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FaultKind {
     /// This status, with this body (JSON if it begins with a brace, else HTML).
@@ -114,7 +115,7 @@ pub enum FaultKind {
     },
     /// The proper answer, `Content-Encoding: gzip`.
     Gzip,
-    /// 200, a few hundred kilobytes that gunzip to so many mebibytes of valid-looking CSV.
+    /// 200, gzipped: the CSV and so many mebibytes of zeros behind it, which compress to about a thousandth.
     GzipBomb(usize),
     /// The proper answer, late; milliseconds in JSON.
     #[serde(with = "millis")]

@@ -95,7 +95,7 @@ fn config(cli: &Cli) -> io::Result<Config> {
     Ok(if cli.no_throttle { config.without_throttle() } else { config })
 }
 
-/// The settings that point the ledger here: name, value, whether the value is TOML as it is.
+/// The settings of `[graph]` that are texts.
 fn graph_settings(sim: &Sim, ca_file: Option<&Path>) -> Vec<(&'static str, String)> {
     let mut settings = vec![("base_url", sim.graph_url()), ("login_url", sim.login_url())];
     if let Some(path) = ca_file {

@@ -1,0 +1,10 @@
+//! The stand-in over real sockets.
+
+#[cfg(test)]
+mod admin;
+#[cfg(test)]
+mod client;
+#[cfg(test)]
+mod faults;
+#[cfg(test)]
+mod flow;
