@@ -197,11 +197,12 @@ mod simulated {
         [day.office_365, day.exchange, day.onedrive, day.sharepoint, day.skype_for_business, day.yammer, day.teams]
     }
 
-    /// One mark for the average of each week, weekends left out.
+    /// One mark for the average of each whole week, counted back from the newest day.
     fn sparkline(values: &[Option<i64>]) -> String {
         const MARKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
         let weeks: Vec<Option<i64>> = values
-            .chunks(7)
+            .rchunks_exact(7)
+            .rev()
             .map(|week| {
                 let known: Vec<i64> = week.iter().flatten().copied().collect();
                 let count = i64::try_from(known.len()).ok().filter(|&count| count > 0)?;
