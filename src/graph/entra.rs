@@ -114,7 +114,8 @@ mod tests {
         assert!(refusal.words().contains("Secret ID"));
         assert_eq!(refusal.trace_id().as_deref(), Some("t"));
 
-        let body = br#"{"error":"x","error_description":"New. See https://login.example/a?b=c Trace ID: t"}"#;
+        let body =
+            br#"{"error":"x","error_description":"AADSTS999: New. See https://login.example/a?b=c Trace ID: t"}"#;
         let refusal = Refusal::parse(body);
         assert_eq!(refusal.code().as_deref(), Some("AADSTS999"));
         assert_eq!(refusal.words(), "New. See https://login.example/…");
