@@ -16,7 +16,10 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    task::JoinHandle,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 
@@ -90,8 +93,27 @@ impl Lifecycle {
     /// Runs a task that the program cannot be without, such as the scheduler's loop. If it panics, or ends before anybody
     /// asked for a stop, the program stops softly and [`Lifecycle::finished`] says that it crashed.
     pub fn spawn_vital(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        self.tracker.spawn(self.watched(name, task));
+    }
+
+    /// As [`Lifecycle::spawn_vital`], for what is to go on during a soft stop, such as the HTTP server: it is not waited
+    /// for, and should end with the hard token, which [`Lifecycle::finished`] cancels at its end. Wait for it then.
+    pub fn spawn_to_the_end(
+        &self,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> JoinHandle<()> {
+        tokio::spawn(self.watched(name, task))
+    }
+
+    /// A task that stops the program if it panics or ends unasked.
+    fn watched(
+        &self,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> impl Future<Output = ()> + Send + 'static {
         let (soft, crashed) = (self.soft.clone(), Arc::clone(&self.crashed));
-        self.tracker.spawn(async move {
+        async move {
             // Unwind safety: the task's state is gone after a panic; nobody looks at it again.
             let panicked = AssertUnwindSafe(task).catch_unwind().await.is_err();
             if panicked || !soft.is_cancelled() {
@@ -100,7 +122,7 @@ impl Lifecycle {
                 crashed.store(true, Ordering::SeqCst);
                 soft.cancel();
             }
-        });
+        }
     }
 
     /// Asks for a soft stop, as the first signal does.
@@ -219,6 +241,21 @@ mod tests {
     async fn a_vital_task_that_ends_by_itself_is_a_crash() {
         let life = Lifecycle::without_signals(LONG, LONG);
         life.spawn_vital("short", async {});
+        assert_eq!(life.finished().await, Ended::Crashed);
+    }
+
+    #[tokio::test]
+    async fn a_server_outlives_the_soft_stop_and_its_crash_is_seen() {
+        let life = Lifecycle::without_signals(LONG, LONG);
+        let (soft, hard) = (life.soft(), life.hard());
+        let server = life.spawn_to_the_end("server", async move { hard.cancelled().await });
+        life.shutdown();
+        assert!(soft.is_cancelled() && !server.is_finished());
+        assert_eq!(life.finished().await, Ended::Stopped);
+        server.await.unwrap();
+
+        let life = Lifecycle::without_signals(LONG, LONG);
+        life.spawn_to_the_end("server", async {});
         assert_eq!(life.finished().await, Ended::Crashed);
     }
 

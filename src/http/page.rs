@@ -65,7 +65,7 @@ struct Row {
     period: String,
     state: State,
     refresh_date: String,
-    behind: String,
+    behind: Option<String>,
     success: Option<Moment>,
     outcome: Option<&'static str>,
     error_class: Option<String>,
@@ -137,9 +137,8 @@ impl Page {
     pub fn new(targets: &[TargetStatus], details: Option<&Details>, next: &NextDue, now: DateTime<Utc>) -> Self {
         let mut rows: Vec<Row> = targets.iter().map(|target| Row::new(target, next, now)).collect();
         let (mood, headline) = headline(&rows);
-        let counts =
-            [("need attention", State::Attention), ("are waiting", State::Waiting), ("are up to date", State::Fresh)]
-                .map(|(words, state)| (words, rows.iter().filter(|row| row.state == state).count()));
+        let counts = [("Need attention", State::Attention), ("Waiting", State::Waiting), ("Up to date", State::Fresh)]
+            .map(|(words, state)| (words, rows.iter().filter(|row| row.state == state).count()));
         rows.sort_by_key(|row| row.state);
         rows.truncate(MOST_ROWS);
 
@@ -188,7 +187,7 @@ impl Row {
             period: period(target.report_period),
             state: state(target, class),
             refresh_date: target.newest_refresh_date.map_or_else(none, |date| date.to_string()),
-            behind: target.days_behind.map_or_else(none, |days| count(i64::from(days), "day")),
+            behind: target.days_behind.map(|days| count(i64::from(days), "day")),
             success: target.last_success_at.map(|at| Moment::new(at, now)),
             outcome: target.last_outcome.as_deref().map(outcome),
             error_class: target.last_error_class.clone(),
@@ -276,7 +275,7 @@ impl Moment {
     fn new(at: DateTime<Utc>, now: DateTime<Utc>) -> Self {
         Self {
             relative: relative(at - now),
-            absolute: at.format("%Y-%m-%d %H:%M UTC").to_string(),
+            absolute: at.format("%Y-%m-%d %H:%M").to_string(),
             machine: at.to_rfc3339_opts(SecondsFormat::Secs, true),
         }
     }

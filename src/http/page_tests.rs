@@ -116,7 +116,7 @@ fn an_error_that_needs_a_person_comes_first_and_with_advice() {
     let html = render(&[target(1, "Contoso", 7, "ok"), broken]);
     assert!(html.contains("1 of 2 targets needs attention"));
     assert!(html.contains("auth_forbidden") && html.contains("Reports.Read.All"));
-    let (fabrikam, contoso) = (html.find("Fabrikam").unwrap(), html.find("Up to date").unwrap());
+    let (fabrikam, contoso) = (html.find("Fabrikam").unwrap(), html.find("Up to date</span>").unwrap());
     assert!(fabrikam < contoso);
 }
 
