@@ -107,7 +107,6 @@ pub(super) async fn serve(
 /// The HTTP server; it lives a little longer than the work.
 struct Pages {
     next_due: NextDue,
-    stop: CancellationToken,
     server: tokio::task::JoinHandle<()>,
 }
 
@@ -125,20 +124,17 @@ impl Pages {
             .with_context(|| format!("cannot listen on {listen} (http.listen): is another m365-ledger running?"))?;
         let metrics = Metrics::install()?;
         let state = AppState::new(database.pool.clone(), clock.clone(), health.clone(), metrics, life.soft());
-        let (next_due, stop) = (state.next_due.clone(), CancellationToken::new());
-        let server = tokio::spawn({
-            let stop = stop.clone();
-            async move {
-                if let Err(error) = http::serve(listener, state, stop).await {
-                    tracing::error!(error = %error, "the status page and the probes are gone");
-                }
+        let (next_due, stop) = (state.next_due.clone(), life.hard());
+        let server = life.spawn_to_the_end("http", async move {
+            if let Err(error) = http::serve(listener, state, stop).await {
+                tracing::error!(error = %error, "the status page and the probes are gone");
             }
         });
-        Ok(Self { next_due, stop, server })
+        Ok(Self { next_due, server })
     }
 
+    /// To be called when the work has ended, which also tells the server to.
     async fn close(self) {
-        self.stop.cancel();
         let _ = tokio::time::timeout(Duration::from_secs(1), self.server).await;
     }
 }
