@@ -1,6 +1,6 @@
 //! What most commands need: the database, and what is to be fetched.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use secrecy::SecretString;
@@ -161,7 +161,7 @@ impl Sources {
 /// A worker with its lease kept alive and its committer running.
 pub struct Staffed {
     /// The worker.
-    pub worker: std::sync::Arc<Worker>,
+    pub worker: Arc<Worker>,
     committer: JoinHandle<()>,
     lease: CancellationToken,
     keeper: JoinHandle<()>,
@@ -183,7 +183,7 @@ impl Staffed {
         let ingest = Ingest::new(graph, committer, clock.clone(), sources.tenants.clone(), &sources.reports, patience);
         let parallel = settings.graph.parallel_tenants.get();
         let worker = Worker::new(pool.clone(), ingest, clock.clone(), settings.schedule.lease, parallel, stop);
-        let worker = std::sync::Arc::new(worker);
+        let worker = Arc::new(worker);
         worker.sign_on().await.context("signing on")?;
         let lease = CancellationToken::new();
         let keeper = tokio::spawn({

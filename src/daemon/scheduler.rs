@@ -1,6 +1,6 @@
 //! The daemon's loop: wake up, look what is missing, see to it.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
@@ -53,7 +53,7 @@ impl Scheduler {
     /// called at each wake-up, `looked` after each look that came to its end.
     pub async fn run(
         &self,
-        worker: &Worker,
+        worker: &Arc<Worker>,
         stop: &CancellationToken,
         alive: impl Fn(),
         mut looked: impl FnMut(&Self, DateTime<Utc>),
@@ -96,7 +96,7 @@ impl Scheduler {
     }
 
     /// Looks, and sees everything that is due through to its end. Without wake-ups: for the demonstration and for tests.
-    pub async fn catch_up(&self, worker: &Worker) -> Result<(), StoreError> {
+    pub async fn catch_up(&self, worker: &Arc<Worker>) -> Result<(), StoreError> {
         let (receipts, _received) = mpsc::unbounded_channel();
         let tenants = self.tenants();
         let (mut crew, mut state) = (Crew::new(), State::default());
@@ -112,7 +112,7 @@ impl Scheduler {
     /// One look: what is due is written down, and as much of it claimed as there is room for.
     async fn look(
         &self,
-        worker: &Worker,
+        worker: &Arc<Worker>,
         crew: &mut Crew,
         state: &mut State,
         tenants: &[Uuid],
@@ -142,7 +142,7 @@ impl Scheduler {
 
     async fn refill(
         &self,
-        worker: &Worker,
+        worker: &Arc<Worker>,
         crew: &mut Crew,
         state: &mut State,
         tenants: &[Uuid],
