@@ -152,7 +152,7 @@ async fn wait_for_schema(
     loop {
         health.beat();
         let ready = async {
-            let version = store::ensure_current(&database.pool, &database.url, settings.database.migrate).await?;
+            let version = store::ensure_current(&database.url, settings.database.migrate).await?;
             sources.register(&database.pool, clock).await?;
             Ok(version)
         };

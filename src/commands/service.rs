@@ -43,8 +43,7 @@ impl Database {
     /// Starts our own server if no database is configured. Nothing is connected yet.
     pub async fn open(settings: &Settings) -> anyhow::Result<Self> {
         let (url, local) = if let Some(url) = settings.database.url()? {
-            let url =
-                url.read().map_err(|source| ConfigError::Secret { setting: "database.url".to_owned(), source })?;
+            let url = url.read().map_err(|cause| ConfigError::Secret { setting: "database.url".to_owned(), cause })?;
             (url, None)
         } else {
             let server = LocalServer::start(&settings.database.data_dir, Options::default()).await?;
