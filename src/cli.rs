@@ -15,7 +15,7 @@ use crate::report::Period;
     after_help = "Settings come from built-in defaults, then --config FILE, then the environment (M365_LEDGER__SECTION__KEY,\n\
                   DATABASE_URL). Without a database the program runs a PostgreSQL of its own.\n\n\
                   Exit codes: 0 done, 1 some targets failed or a check found something, 2 wrong usage,\n\
-                  69 a dependency is down, 78 the configuration or the schema does not fit,\n\
+                  69 Postgres or Microsoft cannot be reached, 78 the configuration or the schema does not fit,\n\
                   130 and 143 a second SIGINT or SIGTERM.\n\n\
                   Examples:\n  \
                   m365-ledger doctor                 is everything in place?\n  \
@@ -24,7 +24,7 @@ use crate::report::Period;
                   m365-ledger status                 what is held, and how fresh it is"
 )]
 pub struct Cli {
-    /// A TOML file with settings; see config/default.toml for all of them.
+    /// A TOML file with settings; docs/configuration.md has all of them, `config show` those in force.
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// What to do.
@@ -36,16 +36,23 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the service: fetch on schedule, until stopped.
+    ///
+    /// Health, metrics and the status page are at <http://127.0.0.1:8365/> unless http.listen says otherwise. The first
+    /// SIGTERM or Ctrl-C lets what is in flight be written, the second ends the program at once.
     Run {
         /// Do not apply pending migrations; refuse to start while there are any.
         #[arg(long)]
         no_migrate: bool,
     },
     /// Fetch every target now, once, and say what came of it.
+    ///
+    /// A target is a tenant, a report and a period (D7, D30, D90 or D180).
     #[command(after_help = "Examples:\n  m365-ledger once\n  m365-ledger once --period D7 --period D30\n  \
                             m365-ledger once --tenant Contoso --json | jq .totals")]
     Once(OnceArgs),
     /// Fetch the longest period of every report now: all that Microsoft still remembers.
+    ///
+    /// The same as `once --period D180`. The service does it by itself at its first start and after an outage.
     Backfill(OnceArgs),
     /// Show what is held and how fresh it is.
     Status {
@@ -54,12 +61,16 @@ pub enum Command {
         json: bool,
     },
     /// Check what is stored against the ledger: nothing lost, nothing mixed, nothing doubled.
+    ///
+    /// Reads only. Exit code 1 means that something is violated; notes alone leave it at 0.
     Verify {
         /// One JSON document on stdout.
         #[arg(long)]
         json: bool,
     },
     /// Check the configuration, the database, the sign-in and the permission, without storing anything.
+    ///
+    /// Signs in to the first 20 tenants and downloads one report of each. Says what to do where the way is blocked.
     Doctor {
         /// One JSON document on stdout.
         #[arg(long)]
@@ -67,7 +78,7 @@ pub enum Command {
     },
     /// Bring the database's schema up to date.
     Migrate,
-    /// Ask the running service whether it lives; for containers.
+    /// Ask the running service whether it lives (http.listen); for containers.
     Healthcheck,
     /// Show or check the settings.
     Config {
@@ -75,7 +86,10 @@ pub enum Command {
         #[command(subcommand)]
         action: ConfigAction,
     },
-    /// Show the whole system without a tenant: a stand-in for Microsoft, sixty simulated days, a real PostgreSQL.
+    /// Show the whole system without a tenant: a stand-in for Microsoft, simulated days, a real PostgreSQL.
+    ///
+    /// Its data goes to ./m365-ledger-demo and is renewed each time. No setting of a real tenant or database is used. On
+    /// a terminal the service runs on until Ctrl-C; otherwise the program ends. Only in builds with `--features demo`.
     Demo(DemoArgs),
 }
 

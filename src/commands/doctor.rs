@@ -52,7 +52,7 @@ pub async fn doctor(settings: &Settings, json: bool) -> anyhow::Result<ExitCode>
     let graph = Graph::new(&settings.graph, Clock::System)?;
     let mut checks = vec![Check::good(
         "configuration",
-        format!("{} tenants, {} targets", sources.tenants.len(), sources.targets.len()),
+        format!("complete; tenants: {}, targets: {}", sources.tenants.len(), sources.targets.len()),
     )];
     checks.extend(database(settings).await);
     for tenant in sources.tenants.iter().take(MOST_TENANTS) {

@@ -160,7 +160,8 @@ async fn wait_for_schema(
             None => return Ok(None),
             Some(Ok(version)) => return Ok(Some(version)),
             Some(Err(error)) if is_passing(&error) => {
-                tracing::warn!(error_class = %error.class(), "waiting for Postgres: {error}");
+                let class = error.class();
+                tracing::warn!(error_class = %class, advice = class.advice(), "waiting for Postgres: {error}");
             }
             Some(Err(error)) => return Err(error),
         }

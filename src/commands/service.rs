@@ -53,6 +53,12 @@ impl Database {
         Ok(Self { pool, url, local })
     }
 
+    /// Whether a command that only reads may bring the schema up to date: in a server of our own nobody else would, and a
+    /// new one has none yet.
+    pub const fn may_migrate(&self, settings: &Settings) -> bool {
+        self.local.is_some() && settings.database.migrate
+    }
+
     /// Closes the connections, and stops the server if it is our own.
     pub async fn close(self) {
         let _ = tokio::time::timeout(LAST_COMMIT, self.pool.close()).await;
@@ -96,7 +102,8 @@ impl Sources {
             .collect();
         if tenants.is_empty() {
             let cure = "no tenant is configured: set tenant.id, tenant.client_id and tenant.client_secret, for example as \
-                        M365_LEDGER__TENANT__ID, __CLIENT_ID and __CLIENT_SECRET (or __CLIENT_SECRET_FILE)";
+                        M365_LEDGER__TENANT__ID, M365_LEDGER__TENANT__CLIENT_ID and M365_LEDGER__TENANT__CLIENT_SECRET_FILE; \
+                        `m365-ledger demo` needs none";
             return Err(ConfigError::Invalid(cure.to_owned()).into());
         }
         if targets.is_empty() {
@@ -113,11 +120,18 @@ impl Sources {
         };
         for name in &args.tenant {
             let known = self.tenants.iter().any(|tenant| named(tenant, name));
-            anyhow::ensure!(known, ConfigError::Invalid(format!("--tenant {name}: no such tenant is configured")));
+            let some = self.tenants.iter().take(10).map(|tenant| tenant.name.as_str()).collect::<Vec<_>>().join(", ");
+            let unknown = format!("--tenant {name}: no such tenant is configured; there are {some}");
+            anyhow::ensure!(known, ConfigError::Invalid(unknown));
         }
         for name in &args.report {
             let known = self.reports.iter().any(|report| report.definition.name == name);
-            anyhow::ensure!(known, ConfigError::Invalid(format!("--report {name}: no such report is switched on")));
+            anyhow::ensure!(
+                known,
+                ConfigError::Invalid(format!(
+                    "--report {name}: no such report is switched on (reports.<name>.enabled)"
+                ))
+            );
         }
         let wanted: Vec<Uuid> = self
             .tenants
