@@ -36,6 +36,9 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the service: fetch on schedule, until stopped.
+    #[command(
+        after_help = "Examples:\n  m365-ledger run\n  m365-ledger run --config /etc/m365-ledger.toml --no-migrate"
+    )]
     Run {
         /// Do not apply pending migrations; refuse to start while there are any.
         #[arg(long)]
@@ -46,36 +49,47 @@ pub enum Command {
                             m365-ledger once --tenant Contoso --json | jq .totals")]
     Once(OnceArgs),
     /// Fetch the longest period of every report now: all that Microsoft still remembers.
+    #[command(after_help = "Examples:\n  m365-ledger backfill\n  m365-ledger backfill --tenant Contoso")]
     Backfill(OnceArgs),
     /// Show what is held and how fresh it is.
+    #[command(after_help = "Examples:\n  m365-ledger status\n  \
+                            m365-ledger status --json | jq '.targets[] | select(.state != \"ok\")'")]
     Status {
         /// One JSON document on stdout.
         #[arg(long)]
         json: bool,
     },
     /// Check what is stored against the ledger: nothing lost, nothing mixed, nothing doubled.
+    #[command(after_help = "Examples:\n  m365-ledger verify\n  m365-ledger verify --json | jq .violations")]
     Verify {
         /// One JSON document on stdout.
         #[arg(long)]
         json: bool,
     },
     /// Check the configuration, the database, the sign-in and the permission, without storing anything.
+    #[command(after_help = "Examples:\n  m365-ledger doctor\n  m365-ledger doctor --config c.toml --json")]
     Doctor {
         /// One JSON document on stdout.
         #[arg(long)]
         json: bool,
     },
     /// Bring the database's schema up to date.
+    #[command(after_help = "Examples:\n  m365-ledger migrate\n  \
+                            DATABASE_URL=postgres://owner@db.example.com/m365 m365-ledger migrate")]
     Migrate,
     /// Ask the running service whether it lives; for containers.
+    #[command(after_help = "Examples:\n  m365-ledger healthcheck\n  \
+                            M365_LEDGER__HTTP__LISTEN=127.0.0.1:9000 m365-ledger healthcheck")]
     Healthcheck,
     /// Show or check the settings.
+    #[command(after_help = "Examples:\n  m365-ledger config show\n  m365-ledger config check --config c.toml")]
     Config {
         /// What to do with them.
         #[command(subcommand)]
         action: ConfigAction,
     },
     /// Show the whole system without a tenant: a stand-in for Microsoft, sixty simulated days, a real PostgreSQL.
+    #[command(after_help = "Examples:\n  m365-ledger demo\n  m365-ledger demo --days 400 --listen 127.0.0.1:9000")]
     Demo(DemoArgs),
 }
 
@@ -83,8 +97,10 @@ pub enum Command {
 #[derive(Debug, Clone, Copy, Subcommand)]
 pub enum ConfigAction {
     /// Print every setting in force and where it came from; secrets as ***.
+    #[command(after_help = "Examples:\n  m365-ledger config show\n  m365-ledger config show | grep environment")]
     Show,
     /// Check that the settings are complete; needs neither network nor database.
+    #[command(after_help = "Examples:\n  m365-ledger config check\n  m365-ledger config check --config c.toml")]
     Check,
 }
 
