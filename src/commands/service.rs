@@ -120,6 +120,10 @@ impl Sources {
             let known = self.reports.iter().any(|report| report.definition.name == name);
             anyhow::ensure!(known, ConfigError::Invalid(format!("--report {name}: no such report is switched on")));
         }
+        for period in &args.period {
+            let known = self.targets.iter().any(|target| target.period == *period);
+            anyhow::ensure!(known, ConfigError::Invalid(format!("--period {period}: no report is configured for it")));
+        }
         let wanted: Vec<Uuid> = self
             .tenants
             .iter()
