@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::{
     SOME_FAILED,
     service::{Database, Sources},
+    told,
 };
 use crate::{
     clock::Clock,
@@ -77,7 +78,7 @@ pub async fn doctor(settings: &Settings, json: bool) -> anyhow::Result<ExitCode>
 async fn database(settings: &Settings) -> Vec<Check> {
     let database = match Database::open(settings).await {
         Ok(database) => database,
-        Err(error) => return vec![Check::bad("database", ErrorClass::DbUnavailable, format!("{error:#}"))],
+        Err(error) => return vec![Check::bad("database", ErrorClass::DbUnavailable, told(&error))],
     };
     let state = store::schema_state(&database.pool).await;
     let check = match state {

@@ -36,7 +36,7 @@ pub async fn execute(cli: Cli) -> ExitCode {
     match dispatch(cli).await {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("m365-ledger: {error:#}");
+            eprintln!("m365-ledger: {}", told(&error));
             ExitCode::from(exit_code(&error))
         }
     }
@@ -70,6 +70,17 @@ const fn destination(command: &Command) -> Destination {
         }
         _ => Destination::StderrQuiet,
     }
+}
+
+/// An error and what it follows from, where it does not say that itself already.
+fn told(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {

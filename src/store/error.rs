@@ -6,12 +6,12 @@ use crate::outcome::ErrorClass;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Postgres or the way to it.
-    #[error("{operation}: {}", described(source))]
+    #[error("{operation}: {}", described(fault))]
     Database {
         /// What was being done.
         operation: &'static str,
-        /// What the driver said.
-        source: sqlx::Error,
+        /// What the driver said: part of the text above, and so no source that would be told a second time.
+        fault: sqlx::Error,
     },
     /// The tables are not those this program was built for.
     #[error("{0}")]
@@ -24,13 +24,13 @@ pub enum StoreError {
 impl StoreError {
     /// For `map_err`: names the operation.
     pub fn during(operation: &'static str) -> impl Fn(sqlx::Error) -> Self {
-        move |source| Self::Database { operation, source }
+        move |fault| Self::Database { operation, fault }
     }
 
     /// The closed class, from the SQLSTATE where there is one.
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::Database { source, .. } => class_of(source),
+            Self::Database { fault, .. } => class_of(fault),
             Self::Schema(_) => ErrorClass::SchemaMismatch,
             Self::Url(_) => ErrorClass::DbUnavailable,
         }

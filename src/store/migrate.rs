@@ -69,10 +69,16 @@ pub async fn migrate(url: &SecretString) -> Result<usize, StoreError> {
     Ok(applied)
 }
 
-/// How the schema stands.
+/// How the schema stands. Every program asks this first, and so it does not wait for a database that is down: on a
+/// connection of its own, because the pool would try until its time is up and then not know why.
 pub async fn schema_state(pool: &PgPool) -> Result<SchemaState, StoreError> {
-    let mut connection = pool.acquire().await.map_err(StoreError::during("reading the schema version"))?;
-    state_on(&mut connection).await
+    let options = pool.connect_options();
+    let connecting = tokio::time::timeout(pool.options().get_acquire_timeout(), options.connect());
+    let connected = connecting.await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+    let mut connection = connected.map_err(StoreError::during("reading the schema version"))?;
+    let state = state_on(&mut connection).await?;
+    let _ = connection.close().await;
+    Ok(state)
 }
 
 /// Brings the schema up to date if `may_migrate`; otherwise, or when that cannot help, refuses with what to do. Returns
