@@ -39,6 +39,9 @@ pub enum Command {
     ///
     /// Health, metrics and the status page are at <http://127.0.0.1:8365/> unless http.listen says otherwise. The first
     /// SIGTERM or Ctrl-C lets what is in flight be written, the second ends the program at once.
+    #[command(
+        after_help = "Examples:\n  m365-ledger run\n  m365-ledger run --config /etc/m365-ledger.toml --no-migrate"
+    )]
     Run {
         /// Do not apply pending migrations; refuse to start while there are any.
         #[arg(long)]
@@ -53,8 +56,11 @@ pub enum Command {
     /// Fetch the longest period of every report now: all that Microsoft still remembers.
     ///
     /// The same as `once --period D180`. The service does it by itself at its first start and after an outage.
+    #[command(after_help = "Examples:\n  m365-ledger backfill\n  m365-ledger backfill --tenant Contoso")]
     Backfill(OnceArgs),
     /// Show what is held and how fresh it is.
+    #[command(after_help = "Examples:\n  m365-ledger status\n  \
+                            m365-ledger status --json | jq '.targets[] | select(.state != \"ok\")'")]
     Status {
         /// One JSON document on stdout.
         #[arg(long)]
@@ -63,6 +69,7 @@ pub enum Command {
     /// Check what is stored against the ledger: nothing lost, nothing mixed, nothing doubled.
     ///
     /// Reads only. Exit code 1 means that something is violated; notes alone leave it at 0.
+    #[command(after_help = "Examples:\n  m365-ledger verify\n  m365-ledger verify --json | jq .violations")]
     Verify {
         /// One JSON document on stdout.
         #[arg(long)]
@@ -71,16 +78,22 @@ pub enum Command {
     /// Check the configuration, the database, the sign-in and the permission, without storing anything.
     ///
     /// Signs in to the first 20 tenants and downloads one report of each. Says what to do where the way is blocked.
+    #[command(after_help = "Examples:\n  m365-ledger doctor\n  m365-ledger doctor --config c.toml --json")]
     Doctor {
         /// One JSON document on stdout.
         #[arg(long)]
         json: bool,
     },
     /// Bring the database's schema up to date.
+    #[command(after_help = "Examples:\n  m365-ledger migrate\n  \
+                            DATABASE_URL=postgres://owner@db.example.com/m365 m365-ledger migrate")]
     Migrate,
     /// Ask the running service whether it lives (http.listen); for containers.
+    #[command(after_help = "Examples:\n  m365-ledger healthcheck\n  \
+                            M365_LEDGER__HTTP__LISTEN=127.0.0.1:9000 m365-ledger healthcheck")]
     Healthcheck,
     /// Show or check the settings.
+    #[command(after_help = "Examples:\n  m365-ledger config show\n  m365-ledger config check --config c.toml")]
     Config {
         /// What to do with them.
         #[command(subcommand)]
@@ -90,6 +103,7 @@ pub enum Command {
     ///
     /// Its data goes to ./m365-ledger-demo and is renewed each time. No setting of a real tenant or database is used. On
     /// a terminal the service runs on until Ctrl-C; otherwise the program ends. Only in builds with `--features demo`.
+    #[command(after_help = "Examples:\n  m365-ledger demo\n  m365-ledger demo --days 200 --listen 127.0.0.1:9000")]
     Demo(DemoArgs),
 }
 

@@ -133,6 +133,10 @@ impl Sources {
                 ))
             );
         }
+        for period in &args.period {
+            let known = self.targets.iter().any(|target| target.period == *period);
+            anyhow::ensure!(known, ConfigError::Invalid(format!("--period {period}: no report is configured for it")));
+        }
         let wanted: Vec<Uuid> = self
             .tenants
             .iter()
