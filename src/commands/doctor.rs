@@ -79,7 +79,7 @@ async fn database(settings: &Settings) -> Vec<Check> {
         Ok(database) => database,
         Err(error) => return vec![Check::bad("database", ErrorClass::DbUnavailable, format!("{error:#}"))],
     };
-    let state = store::schema_state(&database.pool).await;
+    let state = store::schema_state(&database.url).await;
     let check = match state {
         Ok(SchemaState::Current { version }) => Check::good("database", format!("reachable, schema version {version}")),
         Ok(SchemaState::Behind { pending }) if settings.database.migrate => {

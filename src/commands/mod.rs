@@ -36,26 +36,13 @@ pub async fn execute(cli: Cli) -> ExitCode {
     match dispatch(cli).await {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("m365-ledger: {}", told(&error));
+            eprintln!("m365-ledger: {error:#}");
             if let Some(advice) = advice(&error) {
                 eprintln!("  -> {advice}");
             }
             ExitCode::from(exit_code(&error))
         }
     }
-}
-
-/// The error with what it follows from, each thing said once: many errors repeat their cause in their own text.
-fn told(error: &anyhow::Error) -> String {
-    error.chain().map(ToString::to_string).fold(String::new(), |text, cause| {
-        if text.is_empty() {
-            cause
-        } else if text.contains(&cause) || cause.contains("while waiting for an open connection") {
-            text
-        } else {
-            format!("{text}: {cause}")
-        }
-    })
 }
 
 /// What to do, where the text does not say so itself.
@@ -128,7 +115,7 @@ mod tests {
     fn an_error_says_each_thing_once_and_what_to_do() {
         let down = StoreError::during("reading the schema version")(sqlx::Error::PoolTimedOut);
         let down = anyhow::Error::from(down).context("signing on");
-        assert_eq!(told(&down), "signing on: reading the schema version: Postgres gave no connection in time");
+        assert_eq!(format!("{down:#}"), "signing on: reading the schema version: Postgres gave no connection in time");
         assert!(advice(&down).is_some_and(|advice| advice.contains("database.url")));
         assert_eq!(exit_code(&down), UNAVAILABLE);
 

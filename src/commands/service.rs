@@ -1,6 +1,6 @@
 //! What most commands need: the database, and what is to be fetched.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use secrecy::SecretString;
@@ -43,8 +43,7 @@ impl Database {
     /// Starts our own server if no database is configured. Nothing is connected yet.
     pub async fn open(settings: &Settings) -> anyhow::Result<Self> {
         let (url, local) = if let Some(url) = settings.database.url()? {
-            let url =
-                url.read().map_err(|source| ConfigError::Secret { setting: "database.url".to_owned(), source })?;
+            let url = url.read().map_err(|cause| ConfigError::Secret { setting: "database.url".to_owned(), cause })?;
             (url, None)
         } else {
             let server = LocalServer::start(&settings.database.data_dir, Options::default()).await?;
@@ -175,7 +174,7 @@ impl Sources {
 /// A worker with its lease kept alive and its committer running.
 pub struct Staffed {
     /// The worker.
-    pub worker: std::sync::Arc<Worker>,
+    pub worker: Arc<Worker>,
     committer: JoinHandle<()>,
     lease: CancellationToken,
     keeper: JoinHandle<()>,
@@ -197,7 +196,7 @@ impl Staffed {
         let ingest = Ingest::new(graph, committer, clock.clone(), sources.tenants.clone(), &sources.reports, patience);
         let parallel = settings.graph.parallel_tenants.get();
         let worker = Worker::new(pool.clone(), ingest, clock.clone(), settings.schedule.lease, parallel, stop);
-        let worker = std::sync::Arc::new(worker);
+        let worker = Arc::new(worker);
         worker.sign_on().await.context("signing on")?;
         let lease = CancellationToken::new();
         let keeper = tokio::spawn({

@@ -25,7 +25,7 @@ struct Document {
 /// Prints how every target stands, and which days are missing.
 pub async fn status(settings: &Settings, json: bool) -> anyhow::Result<ExitCode> {
     let database = Database::open(settings).await?;
-    store::ensure_current(&database.pool, &database.url, database.may_migrate(settings)).await?;
+    store::ensure_current(&database.url, database.may_migrate(settings)).await?;
     let failed = StoreError::during("reading the status");
     let targets = status::targets(&database.pool).await.map_err(&failed)?;
     let gaps = status::gaps(&database.pool).await.map_err(&failed)?;

@@ -30,12 +30,12 @@ pub enum ConfigError {
         what: String,
     },
     /// A secret cannot be had.
-    #[error("{setting}: {source}")]
+    #[error("{setting}: {cause}")]
     Secret {
         /// The setting.
         setting: String,
         /// Why.
-        source: SecretError,
+        cause: SecretError,
     },
 }
 

@@ -332,7 +332,7 @@ impl Settings {
             )?
             .ok_or_else(|| ConfigError::missing(&secret_at, "the application's secret, or client_secret_file"))?,
         };
-        client_secret.read().map_err(|source| ConfigError::Secret { setting: secret_at, source })?;
+        client_secret.read().map_err(|cause| ConfigError::Secret { setting: secret_at, cause })?;
         let sign_in = match entry.auth.or(self.tenant.auth).unwrap_or(Auth::ClientSecret) {
             Auth::ClientSecret => SignIn::ClientSecret(client_secret),
         };
