@@ -35,7 +35,7 @@ pub async fn status(settings: &Settings, json: bool) -> anyhow::Result<ExitCode>
     } else {
         print(&document);
         if let Some(server) = &database.local {
-            println!("\nto look into the database: {}", server.psql_hint());
+            println!("\nto look into the database while `run` keeps it up: {}", server.psql_hint());
         }
     }
     database.close().await;

@@ -150,7 +150,7 @@ impl TryFrom<String> for Cloud {
         [Self::Global, Self::Usgov, Self::UsgovDod, Self::China]
             .into_iter()
             .find(|cloud| cloud.as_str() == name)
-            .ok_or_else(|| format!("`{name}` is no cloud: global, usgov, usgov-dod and china are"))
+            .ok_or_else(|| format!("`{name}` is no cloud (global, usgov, usgov-dod, china)"))
     }
 }
 
