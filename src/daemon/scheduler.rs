@@ -4,7 +4,7 @@ use std::{collections::HashMap, ops::Range, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -78,8 +78,12 @@ impl Scheduler {
                     () = stop.cancelled() => break,
                     _ = wake_ups.recv() => break,
                     () = &mut pause => break,
-                    // Each receipt means that there is room for more.
-                    Some(_) = received.recv() => {
+                    // Each receipt means that there is room for more, and may bring the next try nearer.
+                    Some(receipt) = received.recv() => {
+                        if let Some(at) = receipt.next_try {
+                            state.next_try = Some(state.next_try.map_or(at, |known| known.min(at)));
+                            pause.as_mut().reset(Instant::now() + self.pause(&state));
+                        }
                         if state.more && self.refill(worker, &mut state).await.is_err() {
                             break;
                         }
@@ -180,7 +184,7 @@ struct State {
 }
 
 impl State {
-    /// With the receipts, which only matter as a sign that there is room for more work.
+    /// With the receipts of the work begun with it.
     fn new(targets: &[Target]) -> (Self, mpsc::UnboundedReceiver<Receipt>) {
         let mut tenants: Vec<Uuid> = targets.iter().map(|target| target.tenant_id).collect();
         tenants.sort_unstable();
