@@ -15,7 +15,7 @@ use crate::report::Period;
     after_help = "Settings come from built-in defaults, then --config FILE, then the environment (M365_LEDGER__SECTION__KEY,\n\
                   DATABASE_URL). Without a database the program runs a PostgreSQL of its own.\n\n\
                   Exit codes: 0 done, 1 some targets failed or a check found something, 2 wrong usage,\n\
-                  69 a dependency is down, 78 the configuration or the schema does not fit,\n\
+                  69 Postgres or Microsoft cannot be reached, 78 the configuration or the schema does not fit,\n\
                   130 and 143 a second SIGINT or SIGTERM.\n\n\
                   Examples:\n  \
                   m365-ledger doctor                 is everything in place?\n  \
@@ -24,7 +24,7 @@ use crate::report::Period;
                   m365-ledger status                 what is held, and how fresh it is"
 )]
 pub struct Cli {
-    /// A TOML file with settings; see config/default.toml for all of them.
+    /// A TOML file with settings; docs/configuration.md has all of them, `config show` those in force.
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// What to do.
@@ -36,6 +36,9 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the service: fetch on schedule, until stopped.
+    ///
+    /// Health, metrics and the status page are at <http://127.0.0.1:8365/> unless http.listen says otherwise. The first
+    /// SIGTERM or Ctrl-C lets what is in flight be written, the second ends the program at once.
     #[command(
         after_help = "Examples:\n  m365-ledger run\n  m365-ledger run --config /etc/m365-ledger.toml --no-migrate"
     )]
@@ -45,10 +48,14 @@ pub enum Command {
         no_migrate: bool,
     },
     /// Fetch every target now, once, and say what came of it.
+    ///
+    /// A target is a tenant, a report and a period (D7, D30, D90 or D180).
     #[command(after_help = "Examples:\n  m365-ledger once\n  m365-ledger once --period D7 --period D30\n  \
                             m365-ledger once --tenant Contoso --json | jq .totals")]
     Once(OnceArgs),
     /// Fetch the longest period of every report now: all that Microsoft still remembers.
+    ///
+    /// The same as `once --period D180`. The service does it by itself at its first start and after an outage.
     #[command(after_help = "Examples:\n  m365-ledger backfill\n  m365-ledger backfill --tenant Contoso")]
     Backfill(OnceArgs),
     /// Show what is held and how fresh it is.
@@ -60,6 +67,8 @@ pub enum Command {
         json: bool,
     },
     /// Check what is stored against the ledger: nothing lost, nothing mixed, nothing doubled.
+    ///
+    /// Reads only. Exit code 1 means that something is violated; notes alone leave it at 0.
     #[command(after_help = "Examples:\n  m365-ledger verify\n  m365-ledger verify --json | jq .violations")]
     Verify {
         /// One JSON document on stdout.
@@ -67,6 +76,8 @@ pub enum Command {
         json: bool,
     },
     /// Check the configuration, the database, the sign-in and the permission, without storing anything.
+    ///
+    /// Signs in to the first 20 tenants and downloads one report of each. Says what to do where the way is blocked.
     #[command(after_help = "Examples:\n  m365-ledger doctor\n  m365-ledger doctor --config c.toml --json")]
     Doctor {
         /// One JSON document on stdout.
@@ -77,7 +88,7 @@ pub enum Command {
     #[command(after_help = "Examples:\n  m365-ledger migrate\n  \
                             DATABASE_URL=postgres://owner@db.example.com/m365 m365-ledger migrate")]
     Migrate,
-    /// Ask the running service whether it lives; for containers.
+    /// Ask the running service whether it lives (http.listen); for containers.
     #[command(after_help = "Examples:\n  m365-ledger healthcheck\n  \
                             M365_LEDGER__HTTP__LISTEN=127.0.0.1:9000 m365-ledger healthcheck")]
     Healthcheck,
@@ -88,8 +99,11 @@ pub enum Command {
         #[command(subcommand)]
         action: ConfigAction,
     },
-    /// Show the whole system without a tenant: a stand-in for Microsoft, sixty simulated days, a real PostgreSQL.
-    #[command(after_help = "Examples:\n  m365-ledger demo\n  m365-ledger demo --days 400 --listen 127.0.0.1:9000")]
+    /// Show the whole system without a tenant: a stand-in for Microsoft, simulated days, a real PostgreSQL.
+    ///
+    /// Its data goes to ./m365-ledger-demo and is renewed each time. No setting of a real tenant or database is used. On
+    /// a terminal the service runs on until Ctrl-C; otherwise the program ends. Only in builds with `--features demo`.
+    #[command(after_help = "Examples:\n  m365-ledger demo\n  m365-ledger demo --days 200 --listen 127.0.0.1:9000")]
     Demo(DemoArgs),
 }
 
@@ -97,10 +111,8 @@ pub enum Command {
 #[derive(Debug, Clone, Copy, Subcommand)]
 pub enum ConfigAction {
     /// Print every setting in force and where it came from; secrets as ***.
-    #[command(after_help = "Examples:\n  m365-ledger config show\n  m365-ledger config show | grep environment")]
     Show,
     /// Check that the settings are complete; needs neither network nor database.
-    #[command(after_help = "Examples:\n  m365-ledger config check\n  m365-ledger config check --config c.toml")]
     Check,
 }
 

@@ -304,4 +304,13 @@ mod tests {
             assert!(class.advice().len() > 20, "{class} has no advice");
         }
     }
+
+    #[test]
+    fn every_class_has_its_section_in_the_documentation() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/troubleshooting.md");
+        let docs = std::fs::read_to_string(path).expect("the page");
+        let headings: Vec<&str> = docs.lines().filter_map(|line| line.strip_prefix("### ")).collect();
+        let classes: Vec<String> = ErrorClass::ALL.iter().map(|class| format!("`{class}`")).collect();
+        assert_eq!(headings, classes, "one section for each class, in the order of the list");
+    }
 }

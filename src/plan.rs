@@ -148,7 +148,7 @@ impl Timetable {
 
 #[cfg(test)]
 mod tests {
-    use chrono::{Datelike, NaiveDate, Timelike};
+    use chrono::{NaiveDate, Timelike};
     use proptest::prelude::*;
 
     use super::*;
@@ -232,22 +232,20 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(48))]
 
-        /// A daily schedule fires exactly once on each local day, whatever the zone does to its clocks.
+        /// A daily schedule fires once a day, whatever the zone does to its clocks: a time that is left out fires at the
+        /// first instant after it, which can be on the next day, and a time that comes twice fires at the first.
         #[test]
         fn daily_is_once_a_day_in_every_zone(zone in 0..chrono_tz::TZ_VARIANTS.len(), hour in 0..24_u32, year in 2020..2037) {
             let zone = chrono_tz::TZ_VARIANTS[zone];
             let table = timetable(&format!("30 {hour} * * *"), zone.name(), "0s");
             let from = NaiveDate::from_ymd_opt(year, 1, 1).expect("a date").and_hms_opt(0, 0, 0).expect("a time").and_utc();
-            let mut now = from;
-            let mut days = Vec::new();
-            while now < from + TimeDelta::days(370) {
-                now = table.next(&target(1), now).expect("a next one");
-                days.push(now.with_timezone(&zone).date_naive());
+            let mut instants = vec![table.next(&target(1), from).expect("a first one")];
+            while instants.len() < 370 {
+                instants.push(table.next(&target(1), *instants.last().expect("one")).expect("a next one"));
             }
-            for pair in days.windows(2) {
-                // Some zones skipped a whole day when they changed sides of the date line.
-                let step = (pair[1] - pair[0]).num_days();
-                prop_assert!(step == 1 || (step == 2 && zone.name().contains("Pacific")), "{zone}: {pair:?} in {}", pair[0].year());
+            for pair in instants.windows(2) {
+                let hours = (pair[1] - pair[0]).num_hours();
+                prop_assert!((22..=26).contains(&hours), "{zone}: {hours} h between {} and {}", pair[0], pair[1]);
             }
         }
 

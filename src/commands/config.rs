@@ -14,7 +14,7 @@ pub fn show(effective: &Effective) -> ExitCode {
 /// Says whether the settings are complete.
 pub fn check(effective: &Effective) -> anyhow::Result<ExitCode> {
     let (tenants, targets) = check_complete(effective)?;
-    println!("the configuration is valid: {tenants} tenants, {targets} targets");
+    println!("the configuration is valid; tenants: {tenants}, targets: {targets}");
     if tenants == 0 {
         println!("note: no tenant is configured; `run` and `once` need tenant.id or [[tenants]]");
     }

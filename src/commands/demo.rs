@@ -69,7 +69,7 @@ mod simulated {
         let pool = store::connect(&url, &settings.database)?;
         let database = Database { pool, url, local: Some(server) };
         demo_store::reset(&database.pool, graph_sim::TENANT_ID).await?;
-        store::ensure_current(&database.pool, &database.url, true).await?;
+        store::ensure_current(&database.url, true).await?;
 
         println!("living through {days} days of refreshes, each day all four periods");
         simulate(&settings, &sources, &sim, &database, Clock::simulated(begin), days).await?;

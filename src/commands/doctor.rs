@@ -8,7 +8,6 @@ use uuid::Uuid;
 use super::{
     SOME_FAILED,
     service::{Database, Sources},
-    told,
 };
 use crate::{
     clock::Clock,
@@ -53,7 +52,7 @@ pub async fn doctor(settings: &Settings, json: bool) -> anyhow::Result<ExitCode>
     let graph = Graph::new(&settings.graph, Clock::System)?;
     let mut checks = vec![Check::good(
         "configuration",
-        format!("{} tenants, {} targets", sources.tenants.len(), sources.targets.len()),
+        format!("complete; tenants: {}, targets: {}", sources.tenants.len(), sources.targets.len()),
     )];
     checks.extend(database(settings).await);
     for tenant in sources.tenants.iter().take(MOST_TENANTS) {
@@ -78,9 +77,9 @@ pub async fn doctor(settings: &Settings, json: bool) -> anyhow::Result<ExitCode>
 async fn database(settings: &Settings) -> Vec<Check> {
     let database = match Database::open(settings).await {
         Ok(database) => database,
-        Err(error) => return vec![Check::bad("database", ErrorClass::DbUnavailable, told(&error))],
+        Err(error) => return vec![Check::bad("database", ErrorClass::DbUnavailable, format!("{error:#}"))],
     };
-    let state = store::schema_state(&database.pool).await;
+    let state = store::schema_state(&database.url).await;
     let check = match state {
         Ok(SchemaState::Current { version }) => Check::good("database", format!("reachable, schema version {version}")),
         Ok(SchemaState::Behind { pending }) if settings.database.migrate => {

@@ -13,7 +13,7 @@ pub async fn healthcheck(settings: &Settings) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Err(reason) => {
-            eprintln!("m365-ledger: {reason}");
+            eprintln!("m365-ledger: the service is not alive: {reason}");
             Ok(ExitCode::from(SOME_FAILED))
         }
     }

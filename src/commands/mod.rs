@@ -36,9 +36,20 @@ pub async fn execute(cli: Cli) -> ExitCode {
     match dispatch(cli).await {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("m365-ledger: {}", told(&error));
+            eprintln!("m365-ledger: {error:#}");
+            if let Some(advice) = advice(&error) {
+                eprintln!("  -> {advice}");
+            }
             ExitCode::from(exit_code(&error))
         }
+    }
+}
+
+/// What to do, where the text does not say so itself.
+fn advice(error: &anyhow::Error) -> Option<&'static str> {
+    match error.downcast_ref::<StoreError>()? {
+        error @ StoreError::Database { .. } => Some(error.class().advice()),
+        StoreError::Schema(_) | StoreError::Url(_) => None,
     }
 }
 
@@ -72,24 +83,13 @@ const fn destination(command: &Command) -> Destination {
     }
 }
 
-/// An error and what it follows from, where it does not say that itself already.
-fn told(error: &anyhow::Error) -> String {
-    let mut text = error.to_string();
-    for cause in error.chain().skip(1).map(ToString::to_string) {
-        if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-    }
-    text
-}
-
 fn exit_code(error: &anyhow::Error) -> u8 {
-    let of_store = error.downcast_ref::<StoreError>().map(StoreError::class);
     if error.is::<ConfigError>() || error.is::<SetupError>() || error.is::<BadCron>() {
         return CONFIGURATION;
     }
-    match of_store {
-        Some(ErrorClass::SchemaMismatch) => CONFIGURATION,
+    match error.downcast_ref::<StoreError>() {
+        Some(StoreError::Url(_)) => CONFIGURATION,
+        Some(error) if error.class() == ErrorClass::SchemaMismatch => CONFIGURATION,
         Some(_) => UNAVAILABLE,
         None if error.is::<LocalError>() => UNAVAILABLE,
         None => SOME_FAILED,
@@ -105,4 +105,22 @@ fn check_complete(effective: &Effective) -> anyhow::Result<(usize, usize)> {
     crate::plan::Timetable::new(&settings.schedule)?;
     crate::graph::Graph::new(&settings.graph, crate::clock::Clock::System)?;
     Ok((tenants.len(), tenants.len() * reports.iter().map(|report| report.periods.len()).sum::<usize>()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_says_each_thing_once_and_what_to_do() {
+        let down = StoreError::during("reading the schema version")(sqlx::Error::PoolTimedOut);
+        let down = anyhow::Error::from(down).context("signing on");
+        assert_eq!(format!("{down:#}"), "signing on: reading the schema version: Postgres gave no connection in time");
+        assert!(advice(&down).is_some_and(|advice| advice.contains("database.url")));
+        assert_eq!(exit_code(&down), UNAVAILABLE);
+
+        let wrong = anyhow::Error::from(StoreError::Url("a connection string begins with postgres://".to_owned()));
+        assert_eq!(exit_code(&wrong), CONFIGURATION);
+        assert_eq!(advice(&wrong), None);
+    }
 }

@@ -43,7 +43,7 @@ pub async fn once(settings: &Settings, args: &OnceArgs) -> anyhow::Result<ExitCo
     let graph = Graph::new(&settings.graph, clock.clone())?;
     let life = Lifecycle::install()?;
     let database = Database::open(settings).await?;
-    store::ensure_current(&database.pool, &database.url, settings.database.migrate && !args.no_migrate).await?;
+    store::ensure_current(&database.url, settings.database.migrate && !args.no_migrate).await?;
     sources.register(&database.pool, &clock).await?;
 
     let at = clock.now();

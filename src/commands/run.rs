@@ -12,11 +12,12 @@ use crate::{
     config::Settings,
     daemon::{
         lifecycle::{Ended, Lifecycle},
-        scheduler::Scheduler,
+        scheduler::{Scheduler, Upcoming},
     },
     graph::{Graph, MAX_CALLS_PER_ATTEMPT},
     http::{self, AppState, Health, NextDue},
     outcome::ErrorClass,
+    report::Target,
     store::{self, StoreError, slots::Scope},
     telemetry::metrics::{self, Metrics},
 };
@@ -83,13 +84,12 @@ pub(super) async fn serve(
     let worker = staff.worker.clone();
     let next_due = pages.next_due.clone();
     life.spawn_vital("scheduler", async move {
-        let looked = |scheduler: &Scheduler, now| {
+        let looked = |upcoming: Option<&Upcoming>| {
             health.database_ok();
-            let next = scheduler.targets.iter().filter_map(|target| {
-                let key = (target.tenant_id, target.report.name, target.period.days());
-                Some((key, scheduler.timetable.next(target, now)?))
-            });
-            next_due.replace(next);
+            if let Some(upcoming) = upcoming {
+                let key = |target: &Target| (target.tenant_id, target.report.name, target.period.days());
+                next_due.replace(upcoming.iter().map(|(target, at)| (key(target), *at)));
+            }
         };
         match hard.run_until_cancelled(scheduler.run(&worker, &soft, || health.beat(), looked)).await {
             Some(Err(error)) => tracing::error!(error = %error, "the wake-up could not be set up"),
@@ -152,7 +152,7 @@ async fn wait_for_schema(
     loop {
         health.beat();
         let ready = async {
-            let version = store::ensure_current(&database.pool, &database.url, settings.database.migrate).await?;
+            let version = store::ensure_current(&database.url, settings.database.migrate).await?;
             sources.register(&database.pool, clock).await?;
             Ok(version)
         };
@@ -160,7 +160,8 @@ async fn wait_for_schema(
             None => return Ok(None),
             Some(Ok(version)) => return Ok(Some(version)),
             Some(Err(error)) if is_passing(&error) => {
-                tracing::warn!(error_class = %error.class(), "waiting for Postgres: {error}");
+                let class = error.class();
+                tracing::warn!(error_class = %class, advice = class.advice(), "waiting for Postgres: {error}");
             }
             Some(Err(error)) => return Err(error),
         }

@@ -1,6 +1,6 @@
 //! What most commands need: the database, and what is to be fetched.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use secrecy::SecretString;
@@ -43,8 +43,7 @@ impl Database {
     /// Starts our own server if no database is configured. Nothing is connected yet.
     pub async fn open(settings: &Settings) -> anyhow::Result<Self> {
         let (url, local) = if let Some(url) = settings.database.url()? {
-            let url =
-                url.read().map_err(|source| ConfigError::Secret { setting: "database.url".to_owned(), source })?;
+            let url = url.read().map_err(|cause| ConfigError::Secret { setting: "database.url".to_owned(), cause })?;
             (url, None)
         } else {
             let server = LocalServer::start(&settings.database.data_dir, Options::default()).await?;
@@ -52,6 +51,12 @@ impl Database {
         };
         let pool = store::connect(&url, &settings.database)?;
         Ok(Self { pool, url, local })
+    }
+
+    /// Whether a command that only reads may bring the schema up to date: in a server of our own nobody else would, and a
+    /// new one has none yet.
+    pub const fn may_migrate(&self, settings: &Settings) -> bool {
+        self.local.is_some() && settings.database.migrate
     }
 
     /// Closes the connections, and stops the server if it is our own.
@@ -97,7 +102,8 @@ impl Sources {
             .collect();
         if tenants.is_empty() {
             let cure = "no tenant is configured: set tenant.id, tenant.client_id and tenant.client_secret, for example as \
-                        M365_LEDGER__TENANT__ID, __CLIENT_ID and __CLIENT_SECRET (or __CLIENT_SECRET_FILE)";
+                        M365_LEDGER__TENANT__ID, M365_LEDGER__TENANT__CLIENT_ID and M365_LEDGER__TENANT__CLIENT_SECRET_FILE; \
+                        `m365-ledger demo` needs none";
             return Err(ConfigError::Invalid(cure.to_owned()).into());
         }
         if targets.is_empty() {
@@ -114,11 +120,18 @@ impl Sources {
         };
         for name in &args.tenant {
             let known = self.tenants.iter().any(|tenant| named(tenant, name));
-            anyhow::ensure!(known, ConfigError::Invalid(format!("--tenant {name}: no such tenant is configured")));
+            let some = self.tenants.iter().take(10).map(|tenant| tenant.name.as_str()).collect::<Vec<_>>().join(", ");
+            let unknown = format!("--tenant {name}: no such tenant is configured; there are {some}");
+            anyhow::ensure!(known, ConfigError::Invalid(unknown));
         }
         for name in &args.report {
             let known = self.reports.iter().any(|report| report.definition.name == name);
-            anyhow::ensure!(known, ConfigError::Invalid(format!("--report {name}: no such report is switched on")));
+            anyhow::ensure!(
+                known,
+                ConfigError::Invalid(format!(
+                    "--report {name}: no such report is switched on (reports.<name>.enabled)"
+                ))
+            );
         }
         for period in &args.period {
             let known = self.targets.iter().any(|target| target.period == *period);
@@ -165,7 +178,7 @@ impl Sources {
 /// A worker with its lease kept alive and its committer running.
 pub struct Staffed {
     /// The worker.
-    pub worker: std::sync::Arc<Worker>,
+    pub worker: Arc<Worker>,
     committer: JoinHandle<()>,
     lease: CancellationToken,
     keeper: JoinHandle<()>,
@@ -187,7 +200,7 @@ impl Staffed {
         let ingest = Ingest::new(graph, committer, clock.clone(), sources.tenants.clone(), &sources.reports, patience);
         let parallel = settings.graph.parallel_tenants.get();
         let worker = Worker::new(pool.clone(), ingest, clock.clone(), settings.schedule.lease, parallel, stop);
-        let worker = std::sync::Arc::new(worker);
+        let worker = Arc::new(worker);
         worker.sign_on().await.context("signing on")?;
         let lease = CancellationToken::new();
         let keeper = tokio::spawn({

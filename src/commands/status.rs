@@ -25,7 +25,7 @@ struct Document {
 /// Prints how every target stands, and which days are missing.
 pub async fn status(settings: &Settings, json: bool) -> anyhow::Result<ExitCode> {
     let database = Database::open(settings).await?;
-    store::ensure_current(&database.pool, &database.url, false).await?;
+    store::ensure_current(&database.url, database.may_migrate(settings)).await?;
     let failed = StoreError::during("reading the status");
     let targets = status::targets(&database.pool).await.map_err(&failed)?;
     let gaps = status::gaps(&database.pool).await.map_err(&failed)?;
@@ -44,7 +44,9 @@ pub async fn status(settings: &Settings, json: bool) -> anyhow::Result<ExitCode>
 
 fn print(document: &Document) {
     if document.targets.is_empty() {
-        println!("nothing is held yet: run `m365-ledger once`");
+        println!(
+            "nothing is held in this database: run `m365-ledger once`, or check database.url and database.data_dir"
+        );
         return;
     }
     let mut table = Table::new();

@@ -17,7 +17,7 @@ const SHOWN: usize = 20;
 /// Checks every invariant and prints what breaks one.
 pub async fn verify(settings: &Settings, json: bool) -> anyhow::Result<ExitCode> {
     let database = Database::open(settings).await?;
-    store::ensure_current(&database.pool, &database.url, false).await?;
+    store::ensure_current(&database.url, database.may_migrate(settings)).await?;
     let verdict = store::verify::verify(&database.pool).await.map_err(StoreError::during("verifying"))?;
     database.close().await;
     if json {

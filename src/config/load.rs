@@ -30,12 +30,12 @@ pub enum ConfigError {
         what: String,
     },
     /// A secret cannot be had.
-    #[error("{setting}: {source}")]
+    #[error("{setting}: {cause}")]
     Secret {
         /// The setting.
         setting: String,
         /// Why.
-        source: SecretError,
+        cause: SecretError,
     },
 }
 
@@ -250,5 +250,57 @@ mod tests {
         assert!(error.contains("M365_LEDGER__TENANT__CLIENT_ID"), "{error}");
         let settings = load_from(None, env(&[("M365_LEDGER__REPORTS__X__ENABLED", "true")])).expect("loads").settings;
         assert!(settings.reports().expect_err("unknown").to_string().contains("office365_active_user_counts"));
+    }
+
+    fn project_file(path: &str) -> String {
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect(path)
+    }
+
+    #[test]
+    fn the_samples_can_be_used() {
+        for (sample, tenants) in [("one-tenant", 1), ("many-tenants", 3)] {
+            let folder = tempfile::tempdir().expect("a folder");
+            let secret = folder.path().join("secret");
+            std::fs::write(&secret, "postgres://user:password@localhost/name").expect("written");
+            let secret = secret.to_str().expect("a path");
+            let text: String = project_file(&format!("config/examples/{sample}.toml"))
+                .lines()
+                .map(|line| match line.split_once("_file = ") {
+                    Some((name, _)) if !line.starts_with('#') => format!("{name}_file = {secret:?}\n"),
+                    _ => format!("{line}\n"),
+                })
+                .collect();
+            let file = folder.path().join("sample.toml");
+            std::fs::write(&file, text).expect("written");
+            let settings = load_from(Some(&file), env(&[])).expect(sample).settings;
+            assert_eq!(settings.tenants().expect(sample).len(), tenants);
+            assert!(settings.database.url().expect(sample).is_some());
+            crate::plan::Timetable::new(&settings.schedule).expect(sample);
+        }
+    }
+
+    #[test]
+    fn every_setting_is_documented_with_its_default() {
+        let docs = project_file("docs/configuration.md");
+        let (mut section, mut missing) = (String::new(), Vec::new());
+        for line in DEFAULTS.lines() {
+            // A setting without a default stands there behind "# ".
+            let (code, optional) = line.strip_prefix("# ").map_or((line, false), |code| (code, true));
+            if let Some(name) = code.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+                section = name.trim_matches(['[', ']']).to_owned();
+                continue;
+            }
+            let Some((key, value)) = code.split_once(" = ") else { continue };
+            if key.contains(' ') {
+                continue;
+            }
+            let name = format!("{section}.{key}");
+            let row = docs.lines().find(|row| row.starts_with(&format!("| `{name}` |")));
+            let told = row.is_some_and(|row| optional || row.contains(value.trim_matches('"')));
+            if !told {
+                missing.push(name);
+            }
+        }
+        assert!(missing.is_empty(), "docs/configuration.md does not say: {}", missing.join(", "));
     }
 }

@@ -119,7 +119,7 @@ pub enum SignIn {
 
 /// Microsoft's clouds. Tokens of one are worthless in another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(try_from = "String")]
 pub enum Cloud {
     /// The world, and GCC.
     Global,
@@ -140,6 +140,17 @@ impl Cloud {
             Self::UsgovDod => "usgov-dod",
             Self::China => "china",
         }
+    }
+}
+
+impl TryFrom<String> for Cloud {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, Self::Error> {
+        [Self::Global, Self::Usgov, Self::UsgovDod, Self::China]
+            .into_iter()
+            .find(|cloud| cloud.as_str() == name)
+            .ok_or_else(|| format!("`{name}` is no cloud: global, usgov, usgov-dod and china are"))
     }
 }
 
@@ -321,7 +332,7 @@ impl Settings {
             )?
             .ok_or_else(|| ConfigError::missing(&secret_at, "the application's secret, or client_secret_file"))?,
         };
-        client_secret.read().map_err(|source| ConfigError::Secret { setting: secret_at, source })?;
+        client_secret.read().map_err(|cause| ConfigError::Secret { setting: secret_at, cause })?;
         let sign_in = match entry.auth.or(self.tenant.auth).unwrap_or(Auth::ClientSecret) {
             Auth::ClientSecret => SignIn::ClientSecret(client_secret),
         };

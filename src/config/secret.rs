@@ -19,12 +19,12 @@ pub enum Secret {
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// The file cannot be read.
-    #[error("cannot read the secret file {}: {source}", path.display())]
+    #[error("cannot read the secret file {}: {cause}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// There is nothing in it.
     #[error("the secret{} is empty", path.as_ref().map(|path| format!(" file {}", path.display())).unwrap_or_default())]
@@ -56,8 +56,8 @@ impl Secret {
         let (text, path) = match self {
             Self::Value(value) => (value.expose_secret().to_owned(), None),
             Self::File(path) => {
-                let text = fs::read_to_string(path)
-                    .map_err(|source| SecretError::Unreadable { path: path.clone(), source })?;
+                let text =
+                    fs::read_to_string(path).map_err(|cause| SecretError::Unreadable { path: path.clone(), cause })?;
                 let line = text.strip_suffix('\n').unwrap_or(&text);
                 (line.strip_suffix('\r').unwrap_or(line).to_owned(), Some(path.clone()))
             }

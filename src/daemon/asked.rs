@@ -1,6 +1,6 @@
 //! What a person asked for now: the same work as the daemon's, until it is done.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
@@ -42,7 +42,7 @@ impl Asked<'_> {
     /// `next_try` is `None`, except those that `stop` or a lost database left undone.
     pub async fn work(
         &self,
-        worker: &Worker,
+        worker: &Arc<Worker>,
         receipts: &mpsc::UnboundedSender<Receipt>,
         stop: &CancellationToken,
     ) -> Result<(), StoreError> {
@@ -67,7 +67,7 @@ impl Asked<'_> {
     /// One step; `false` when there is nothing left to do.
     async fn step(
         &self,
-        worker: &Worker,
+        worker: &Arc<Worker>,
         crew: &mut Crew,
         scope: Scope<'_>,
         receipts: &mpsc::UnboundedSender<Receipt>,

@@ -1,6 +1,6 @@
 //! The daemon's loop: wake up, look what is missing, see to it.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, ops::Range, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
@@ -50,25 +50,22 @@ pub struct Scheduler {
 
 impl Scheduler {
     /// Runs until `stop`, then waits for what is in flight. A fault never ends it: the next wake-up looks again. `alive` is
-    /// called at each wake-up, `looked` after each look that came to its end.
+    /// called at each wake-up, `looked` after each look that came to its end, with what is due next where that may have
+    /// changed.
     pub async fn run(
         &self,
-        worker: &Worker,
+        worker: &Arc<Worker>,
         stop: &CancellationToken,
         alive: impl Fn(),
-        mut looked: impl FnMut(&Self, DateTime<Utc>),
+        mut looked: impl FnMut(Option<&Upcoming>),
     ) -> Result<(), JobSchedulerError> {
         let (wake, mut wake_ups) = mpsc::channel(1);
         let ticker = tick(wake.clone()).await?;
-        // Receipts only matter here as a sign that there is room for more work.
-        let (receipts, mut received) = mpsc::unbounded_channel();
-        let tenants: Vec<Uuid> = self.tenants();
-        let mut crew = Crew::new();
-        let mut state = State::default();
+        let (mut state, mut received) = State::new(&self.targets);
         while !stop.is_cancelled() {
             alive();
-            match self.look(worker, &mut crew, &mut state, &tenants, &receipts).await {
-                Ok(()) => looked(self, self.clock.now()),
+            match self.look(worker, &mut state).await {
+                Ok(planned) => looked(planned.then_some(&state.upcoming)),
                 Err(error) => tracing::error!(
                     error_class = %error.class(), advice = error.class().advice(),
                     "cannot look for due work: {error}; the next wake-up tries again"
@@ -83,7 +80,7 @@ impl Scheduler {
                     () = &mut pause => break,
                     // Each receipt means that there is room for more.
                     Some(_) = received.recv() => {
-                        if state.more && self.refill(worker, &mut crew, &mut state, &tenants, &receipts).await.is_err() {
+                        if state.more && self.refill(worker, &mut state).await.is_err() {
                             break;
                         }
                     }
@@ -91,36 +88,43 @@ impl Scheduler {
             }
         }
         drop(ticker);
-        while crew.join_next().await.is_some() {}
+        while state.crew.join_next().await.is_some() {}
         Ok(())
     }
 
     /// Looks, and sees everything that is due through to its end. Without wake-ups: for the demonstration and for tests.
-    pub async fn catch_up(&self, worker: &Worker) -> Result<(), StoreError> {
-        let (receipts, _received) = mpsc::unbounded_channel();
-        let tenants = self.tenants();
-        let (mut crew, mut state) = (Crew::new(), State::default());
+    pub async fn catch_up(&self, worker: &Arc<Worker>) -> Result<(), StoreError> {
+        let (mut state, _received) = State::new(&self.targets);
         loop {
-            self.look(worker, &mut crew, &mut state, &tenants, &receipts).await?;
-            while crew.join_next().await.is_some() {}
+            self.look(worker, &mut state).await?;
+            while state.crew.join_next().await.is_some() {}
             if !state.more {
                 return Ok(());
             }
         }
     }
 
-    /// One look: what is due is written down, and as much of it claimed as there is room for.
-    async fn look(
-        &self,
-        worker: &Worker,
-        crew: &mut Crew,
-        state: &mut State,
-        tenants: &[Uuid],
-        receipts: &mpsc::UnboundedSender<Receipt>,
-    ) -> Result<(), StoreError> {
+    /// One look: what is due is written down, and as much of it claimed as there is room for. Returns whether a plan was
+    /// made: there is none to make before the next instant has come.
+    async fn look(&self, worker: &Arc<Worker>, state: &mut State) -> Result<bool, StoreError> {
         let now = self.clock.now();
+        let planned = !state.quiet.contains(&now);
+        if planned {
+            self.plan(state, now).await?;
+        }
+        if state.purged.is_none_or(|purged| now - purged >= PURGE_EVERY) {
+            purge(&self.pool, &self.retention, now).await?;
+            state.purged = Some(now);
+        }
+        self.refill(worker, state).await?;
+        state.next_try = slots::next_try(&self.pool, &state.tenants, now).await?;
+        Ok(planned)
+    }
+
+    /// Writes down what is due, and when something is due next.
+    async fn plan(&self, state: &mut State, now: DateTime<Utc>) -> Result<(), StoreError> {
         if state.last.is_none() {
-            state.last = Some(targets::newest_slots(&self.pool, tenants).await?);
+            state.last = Some(targets::newest_slots(&self.pool, &state.tenants).await?);
         }
         let last = state.last.get_or_insert_default();
         let due = self.timetable.due(self.targets.iter(), last, now);
@@ -131,29 +135,20 @@ impl Scheduler {
             tracing::info!(due = due.len(), missed, skipped, "slots are due");
             last.extend(due.iter().map(|due| (due.target, due.at)));
         }
-        if state.purged.is_none_or(|purged| now - purged >= PURGE_EVERY) {
-            purge(&self.pool, &self.retention, now).await?;
-            state.purged = Some(now);
-        }
-        self.refill(worker, crew, state, tenants, receipts).await?;
-        state.next_try = slots::next_try(&self.pool, tenants, now).await?;
+        state.upcoming =
+            self.targets.iter().filter_map(|target| Some((*target, self.timetable.next(target, now)?))).collect();
+        let next = state.upcoming.iter().map(|&(_, at)| at).min();
+        state.quiet = now..next.unwrap_or(now);
         Ok(())
     }
 
-    async fn refill(
-        &self,
-        worker: &Worker,
-        crew: &mut Crew,
-        state: &mut State,
-        tenants: &[Uuid],
-        receipts: &mpsc::UnboundedSender<Receipt>,
-    ) -> Result<(), StoreError> {
+    async fn refill(&self, worker: &Arc<Worker>, state: &mut State) -> Result<(), StoreError> {
         let scope = Scope::Scheduled {
-            tenants,
+            tenants: &state.tenants,
             calls: i32::from(self.calls_per_10_minutes),
             calls_per_attempt: i32::from(MAX_CALLS_PER_ATTEMPT),
         };
-        if let Some(claimed) = worker.fill(crew, scope, receipts).await? {
+        if let Some(claimed) = worker.fill(&mut state.crew, scope, &state.receipts).await? {
             state.more = claimed;
         }
         Ok(())
@@ -164,23 +159,46 @@ impl Scheduler {
         let wait = state.next_try.and_then(|at| (at - self.clock.now()).to_std().ok());
         wait.map_or(Duration::from_mins(1), |wait| wait.clamp(Duration::from_secs(1), Duration::from_mins(1)))
     }
-
-    fn tenants(&self) -> Vec<Uuid> {
-        let mut tenants: Vec<Uuid> = self.targets.iter().map(|target| target.tenant_id).collect();
-        tenants.sort_unstable();
-        tenants.dedup();
-        tenants
-    }
 }
 
-/// What one look remembers for the next: all of it can be read again.
-#[derive(Debug, Default)]
+/// When each target is due next.
+pub type Upcoming = Vec<(Target, DateTime<Utc>)>;
+
+/// What one look remembers for the next. All of it can be read again.
 struct State {
+    tenants: Vec<Uuid>,
+    crew: Crew,
+    receipts: mpsc::UnboundedSender<Receipt>,
     last: Option<HashMap<Target, DateTime<Utc>>>,
+    upcoming: Upcoming,
+    /// From the last plan to the next due instant. A clock that is set back leaves it, too.
+    quiet: Range<DateTime<Utc>>,
     purged: Option<DateTime<Utc>>,
     next_try: Option<DateTime<Utc>>,
     /// The last claim found something, and so there may be more.
     more: bool,
+}
+
+impl State {
+    /// With the receipts, which only matter as a sign that there is room for more work.
+    fn new(targets: &[Target]) -> (Self, mpsc::UnboundedReceiver<Receipt>) {
+        let mut tenants: Vec<Uuid> = targets.iter().map(|target| target.tenant_id).collect();
+        tenants.sort_unstable();
+        tenants.dedup();
+        let (receipts, received) = mpsc::unbounded_channel();
+        let state = Self {
+            tenants,
+            crew: Crew::new(),
+            receipts,
+            last: None,
+            upcoming: Upcoming::new(),
+            quiet: DateTime::UNIX_EPOCH..DateTime::UNIX_EPOCH,
+            purged: None,
+            next_try: None,
+            more: false,
+        };
+        (state, received)
+    }
 }
 
 /// Starts the wake-up. A wake-up that finds the last one still unheeded is dropped: one look serves both.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -24,7 +24,7 @@ use crate::{
         slots::{self, Claim, Scope},
         targets,
     },
-    telemetry::metrics::{self, SlotClaimed},
+    telemetry::metrics,
 };
 
 /// Tenants claimed at once: enough to keep all places busy while the next claim is made.
@@ -34,14 +34,13 @@ const CLAIM_TENANTS: i64 = 256;
 #[derive(Debug)]
 pub struct Worker {
     pool: PgPool,
-    ingest: Arc<Ingest>,
+    ingest: Ingest,
     clock: Clock,
     host: String,
     lease: Duration,
-    places: Arc<Semaphore>,
     parallel: usize,
-    /// Claims that somebody in this process works on or is about to.
-    in_hand: Arc<Mutex<HashSet<Uuid>>>,
+    places: Semaphore,
+    hand: Hand,
     stop: CancellationToken,
 }
 
@@ -59,25 +58,15 @@ impl Worker {
         stop: CancellationToken,
     ) -> Self {
         let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
-        Self {
-            pool,
-            ingest: Arc::new(ingest),
-            clock,
-            host,
-            lease,
-            places: Arc::new(Semaphore::new(parallel)),
-            parallel,
-            in_hand: Arc::default(),
-            stop,
-        }
+        let places = Semaphore::new(parallel);
+        Self { pool, ingest, clock, host, lease, parallel, places, hand: Hand::default(), stop }
     }
 
     /// Says that this process lives, and gives back what it holds but does not work on.
     pub async fn sign_on(&self) -> Result<(), StoreError> {
         let database_time = targets::renew_lease(&self.pool, self.ingest.worker_id, &self.host, self.lease).await?;
-        self.give_back().await?;
         metrics::clock_skew(database_time - Clock::System.now());
-        Ok(())
+        self.give_back().await
     }
 
     /// Renews the lease until `end`, three times within its term.
@@ -91,7 +80,7 @@ impl Worker {
 
     /// Gives back all claims and signs off, so that others need not wait for the lease to end.
     pub async fn sign_off(&self) -> Result<(), StoreError> {
-        self.in_hand.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.hand.claims().clear();
         self.give_back().await?;
         targets::sign_off(&self.pool, self.ingest.worker_id).await
     }
@@ -99,7 +88,7 @@ impl Worker {
     /// Claims work if there is room for it, and sets it going. Receipts go to `receipts` as they come. Returns whether
     /// anything was claimed; `None` if there was no room.
     pub async fn fill(
-        &self,
+        self: &Arc<Self>,
         crew: &mut Crew,
         scope: Scope<'_>,
         receipts: &mpsc::UnboundedSender<Receipt>,
@@ -108,99 +97,81 @@ impl Worker {
         if crew.len() >= 2 * self.parallel || self.stop.is_cancelled() {
             return Ok(None);
         }
+        let gate = self.hand.gate.lock().await;
         let claims = slots::claim(&self.pool, self.ingest.worker_id, scope, CLAIM_TENANTS, self.clock.now()).await?;
-        self.in_hand.lock().unwrap_or_else(PoisonError::into_inner).extend(claims.iter().map(|claim| claim.attempt_id));
+        self.hand.claims().extend(claims.iter().map(|claim| claim.attempt_id));
+        drop(gate);
         for tenant in claims.chunk_by(|a, b| a.target.tenant_id == b.target.tenant_id) {
-            let work = TenantWork {
-                ingest: self.ingest.clone(),
-                places: self.places.clone(),
-                in_hand: self.in_hand.clone(),
-                stop: self.stop.clone(),
-                receipts: receipts.clone(),
-                pool: self.pool.clone(),
-                clock: self.clock.clone(),
-                claimed: tenant.iter().map(|_| metrics::slot_claimed()).collect(),
-            };
-            crew.spawn(work.run(tenant.to_vec()));
+            crew.spawn(self.clone().work_tenant(tenant.to_vec(), receipts.clone()));
         }
         Ok(Some(!claims.is_empty()))
     }
 
-    async fn give_back(&self) -> Result<(), StoreError> {
-        let in_hand = snapshot_of(&self.in_hand);
-        slots::release_all_but(&self.pool, self.ingest.worker_id, &in_hand, self.clock.now()).await?;
-        Ok(())
-    }
-}
-
-fn snapshot_of(in_hand: &Mutex<HashSet<Uuid>>) -> Vec<Uuid> {
-    in_hand.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
-}
-
-/// One tenant's claims, and what is needed to work them.
-struct TenantWork {
-    ingest: Arc<Ingest>,
-    places: Arc<Semaphore>,
-    in_hand: Arc<Mutex<HashSet<Uuid>>>,
-    stop: CancellationToken,
-    receipts: mpsc::UnboundedSender<Receipt>,
-    pool: PgPool,
-    clock: Clock,
-    /// Counts them while they are in hand.
-    #[expect(dead_code, reason = "it counts by living")]
-    claimed: Vec<SlotClaimed>,
-}
-
-impl TenantWork {
-    async fn run(self, claims: Vec<Claim>) {
-        let in_hand = InHand { ids: claims.iter().map(|claim| claim.attempt_id).collect(), all: self.in_hand.clone() };
-        let Ok(_place) = self.places.clone().acquire_owned().await else { return };
+    /// One tenant's claims, one call after the other. While one body is written, the next call is made.
+    async fn work_tenant(self: Arc<Self>, claims: Vec<Claim>, receipts: mpsc::UnboundedSender<Receipt>) {
+        let held = Held { hand: &self.hand, claims: &claims };
+        let counted: Vec<_> = claims.iter().map(|_| metrics::slot_claimed()).collect();
+        let Ok(_place) = self.places.acquire().await else { return };
         let mut pending = Vec::with_capacity(claims.len());
-        let mut throttled: Vec<&'static Report> = Vec::new();
-        let mut begun = 0;
+        let mut throttled: Vec<&Report> = Vec::new();
         for claim in &claims {
-            if self.stop.is_cancelled() {
-                break;
-            }
-            if throttled.contains(&claim.target.report) {
+            if self.stop.is_cancelled() || throttled.contains(&claim.target.report) {
                 continue;
             }
-            begun += 1;
             let (receipt, was_throttled) = self.ingest.ingest(*claim).await;
             pending.push(receipt);
             if was_throttled {
                 throttled.push(claim.target.report);
             }
         }
+        let begun = pending.len();
         for receipt in pending {
             let receipt = receipt.receipt().await;
             report(&receipt);
-            let _ = self.receipts.send(receipt);
+            let _ = receipts.send(receipt);
         }
-        drop(in_hand);
-        if begun < claims.len() {
-            let in_hand = snapshot_of(&self.in_hand);
-            let given_back =
-                slots::release_all_but(&self.pool, self.ingest.worker_id, &in_hand, self.clock.now()).await;
-            if let Err(error) = given_back {
-                tracing::debug!(error = %error, "claims are given back with the next renewal of the lease");
-            }
+        drop((held, counted));
+        if begun < claims.len()
+            && let Err(error) = self.give_back().await
+        {
+            tracing::debug!(error = %error, "claims are given back with the next renewal of the lease");
         }
+    }
+
+    async fn give_back(&self) -> Result<(), StoreError> {
+        let _gate = self.hand.gate.lock().await;
+        let in_hand: Vec<Uuid> = self.hand.claims().iter().copied().collect();
+        slots::release_all_but(&self.pool, self.ingest.worker_id, &in_hand, self.clock.now()).await?;
+        Ok(())
+    }
+}
+
+/// The claims this process works on or is about to. Whatever else it holds in the database is given back.
+#[derive(Debug, Default)]
+struct Hand {
+    claims: Mutex<HashSet<Uuid>>,
+    /// Held from a claim in the database until it is in hand, so that it is not given back in between.
+    gate: tokio::sync::Mutex<()>,
+}
+
+impl Hand {
+    fn claims(&self) -> MutexGuard<'_, HashSet<Uuid>> {
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Claims that are in hand until this is dropped, also by a panic.
-struct InHand {
-    ids: Vec<Uuid>,
-    all: Arc<Mutex<HashSet<Uuid>>>,
+struct Held<'a> {
+    hand: &'a Hand,
+    claims: &'a [Claim],
 }
 
-impl Drop for InHand {
+impl Drop for Held<'_> {
     fn drop(&mut self) {
-        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        self.ids.iter().for_each(|id| {
-            all.remove(id);
-        });
+        let mut in_hand = self.hand.claims();
+        for claim in self.claims {
+            in_hand.remove(&claim.attempt_id);
+        }
     }
 }
 

@@ -14,6 +14,9 @@ use crate::config::Database;
 /// How long to wait for a lock somebody else holds: a BI tool's long transaction, a `LOCK TABLE`.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The user name the driver assumes when it is told none.
+const NOBODY: &str = "anonymous";
+
 /// A pool of connections; none is opened yet.
 ///
 /// Every connection carries its own limits, so that no statement and no forgotten transaction can hang for ever.
@@ -34,6 +37,11 @@ pub(super) fn options(url: &SecretString, statement_timeout: Duration) -> Result
     let options = PgConnectOptions::from_str(exposed).map_err(|_| {
         StoreError::Url("not readable as postgres://user:password@host:5432/name; is a special character in the password percent-encoded?".to_owned())
     })?;
+    // As libpq does: without a name it is the one of the account this runs under.
+    let options = match nix::unistd::User::from_uid(nix::unistd::geteuid()) {
+        Ok(Some(account)) if options.get_username() == NOBODY => options.username(&account.name),
+        _ => options,
+    };
     let millis = |limit: Duration| limit.as_millis().to_string();
     Ok(options.application_name("m365-ledger").options([
         ("statement_timeout", millis(statement_timeout)),

@@ -6,12 +6,12 @@ use crate::outcome::ErrorClass;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Postgres or the way to it.
-    #[error("{operation}: {}", described(fault))]
+    #[error("{operation}: {}", described(cause))]
     Database {
         /// What was being done.
         operation: &'static str,
-        /// What the driver said: part of the text above, and so no source that would be told a second time.
-        fault: sqlx::Error,
+        /// What the driver said.
+        cause: sqlx::Error,
     },
     /// The tables are not those this program was built for.
     #[error("{0}")]
@@ -24,13 +24,13 @@ pub enum StoreError {
 impl StoreError {
     /// For `map_err`: names the operation.
     pub fn during(operation: &'static str) -> impl Fn(sqlx::Error) -> Self {
-        move |fault| Self::Database { operation, fault }
+        move |cause| Self::Database { operation, cause }
     }
 
     /// The closed class, from the SQLSTATE where there is one.
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::Database { fault, .. } => class_of(fault),
+            Self::Database { cause, .. } => class_of(cause),
             Self::Schema(_) => ErrorClass::SchemaMismatch,
             Self::Url(_) => ErrorClass::DbUnavailable,
         }

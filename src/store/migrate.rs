@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use secrecy::SecretString;
-use sqlx::{ConnectOptions, Connection, PgConnection, PgPool, migrate::Migrator};
+use sqlx::{ConnectOptions, Connection, PgConnection, migrate::Migrator};
 
 use super::{StoreError, connect::options};
 
@@ -15,6 +15,9 @@ const ACCOUNT: &str = "m365_store.applied_migration";
 
 /// A migration may take longer than an ordinary statement.
 const MIGRATION_TIMEOUT: Duration = Duration::from_mins(10);
+
+/// For a connection of its own.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Any number will do, as long as every version of this program uses the same.
 const MIGRATION_LOCK: i64 = 0x6d33_3635_6c65_6467;
@@ -46,7 +49,7 @@ pub enum SchemaState {
 pub async fn migrate(url: &SecretString) -> Result<usize, StoreError> {
     let failed = StoreError::during("migrating the schema");
     // A connection of its own: the lock belongs to the session, and a pool would hand the session to somebody else.
-    let mut connection: PgConnection = options(url, MIGRATION_TIMEOUT)?.connect().await.map_err(&failed)?;
+    let mut connection = open(url).await?;
     sqlx::raw_sql("SET lock_timeout = '60s'").execute(&mut connection).await.map_err(&failed)?;
     sqlx::query("SELECT pg_advisory_lock($1)").bind(MIGRATION_LOCK).execute(&mut connection).await.map_err(&failed)?;
     let before = state_on(&mut connection).await?;
@@ -69,30 +72,37 @@ pub async fn migrate(url: &SecretString) -> Result<usize, StoreError> {
     Ok(applied)
 }
 
-/// How the schema stands. Every program asks this first, and so it does not wait for a database that is down: on a
-/// connection of its own, because the pool would try until its time is up and then not know why.
-pub async fn schema_state(pool: &PgPool) -> Result<SchemaState, StoreError> {
-    let options = pool.connect_options();
-    let connecting = tokio::time::timeout(pool.options().get_acquire_timeout(), options.connect());
-    let connected = connecting.await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
-    let mut connection = connected.map_err(StoreError::during("reading the schema version"))?;
-    let state = state_on(&mut connection).await?;
+/// How the schema stands.
+///
+/// Asked on a connection of its own, which says at once why it cannot be had; a pool would go on trying until its time
+/// is up, and then only say that.
+pub async fn schema_state(url: &SecretString) -> Result<SchemaState, StoreError> {
+    let mut connection = open(url).await?;
+    let state = state_on(&mut connection).await;
     let _ = connection.close().await;
-    Ok(state)
+    state
 }
 
 /// Brings the schema up to date if `may_migrate`; otherwise, or when that cannot help, refuses with what to do. Returns
 /// the schema's version.
-pub async fn ensure_current(pool: &PgPool, url: &SecretString, may_migrate: bool) -> Result<i64, StoreError> {
-    let mut state = schema_state(pool).await?;
+pub async fn ensure_current(url: &SecretString, may_migrate: bool) -> Result<i64, StoreError> {
+    let mut state = schema_state(url).await?;
     if may_migrate && matches!(state, SchemaState::Behind { .. }) {
         migrate(url).await?;
-        state = schema_state(pool).await?;
+        state = schema_state(url).await?;
     }
     match state {
         SchemaState::Current { version } => Ok(version),
         other => Err(refusal(&other)),
     }
+}
+
+async fn open(url: &SecretString) -> Result<PgConnection, StoreError> {
+    let connecting = options(url, MIGRATION_TIMEOUT)?;
+    let connection = tokio::time::timeout(CONNECT_TIMEOUT, connecting.connect())
+        .await
+        .unwrap_or_else(|_| Err(sqlx::Error::PoolTimedOut));
+    connection.map_err(StoreError::during("reading the schema version"))
 }
 
 fn refusal(state: &SchemaState) -> StoreError {

@@ -557,3 +557,6 @@ pub(super) fn statement(report: &Report, template: &str) -> AssertSqlSafe<String
             ),
     )
 }
+
+#[cfg(test)]
+mod tests;

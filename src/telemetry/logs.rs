@@ -64,7 +64,8 @@ pub fn init(log: &Log, to: Destination) -> Result<(), LogError> {
         Destination::Stderr | Destination::StderrQuiet => (BoxMakeWriter::new(io::stderr), io::stderr().is_terminal()),
     };
     let filter = match to {
-        Destination::StderrQuiet if log.filter == DEFAULT_FILTER => "warn",
+        // A failed attempt stands in the command's own table, with advice.
+        Destination::StderrQuiet if log.filter == DEFAULT_FILTER => "warn,m365_ledger::daemon::worker=error",
         _ => &log.filter,
     };
     let text = match log.format {

@@ -48,7 +48,7 @@ impl Simulation {
         let settings = settings(&sim);
         let url = SecretString::from(db.url.clone());
         let pool = store::connect(&url, &settings.database).expect("a pool");
-        store::ensure_current(&pool, &url, true).await.expect("the schema");
+        store::ensure_current(&url, true).await.expect("the schema");
         let (scheduler, worker) = staff(&settings, &pool, &clock).await;
         Self { sim, db, clock, scheduler, worker, begin, served: Served::default() }
     }

@@ -98,16 +98,16 @@ pub enum LocalError {
     #[error("the local PostgreSQL runs, but cannot be used: {0}")]
     Refused(#[from] sqlx::Error),
     /// A file or a program cannot be used.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {cause}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
 pub(super) fn io_error(path: &Path) -> impl Fn(io::Error) -> LocalError {
     let path = path.to_owned();
-    move |source| LocalError::Io { path: path.clone(), source }
+    move |cause| LocalError::Io { path: path.clone(), cause }
 }
