@@ -114,7 +114,7 @@ async fn a_second_pass_writes_no_row_of_the_data() {
     assert_eq!(versions(&db.pool).await, before);
     Served::of(&sim, TENANT_ID).assert_stored(&db, TENANT_ID).await;
 
-    // The program's sessions have ended, and flushed their counters as they did.
+    // The program's connections have ended, and flushed their counters as they did.
     let touched: Vec<(String, i64, i64, i64)> = sqlx::query_as(
         "SELECT relname::text, n_dead_tup, n_tup_upd, n_tup_del FROM pg_stat_user_tables
          WHERE schemaname = 'm365_store' AND relname = ANY ($1) AND n_dead_tup + n_tup_upd + n_tup_del > 0",
