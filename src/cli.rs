@@ -111,8 +111,10 @@ pub enum Command {
 #[derive(Debug, Clone, Copy, Subcommand)]
 pub enum ConfigAction {
     /// Print every setting in force and where it came from; secrets as ***.
+    #[command(after_help = "Examples:\n  m365-ledger config show\n  m365-ledger config show | grep environment")]
     Show,
     /// Check that the settings are complete; needs neither network nor database.
+    #[command(after_help = "Examples:\n  m365-ledger config check\n  m365-ledger config check --config c.toml")]
     Check,
 }
 

@@ -1,6 +1,6 @@
 //! What most commands need: the database, and what is to be fetched.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use secrecy::SecretString;
@@ -17,7 +17,7 @@ use crate::{
     graph::Graph,
     ingest::{Ingest, Patience},
     plan::Timetable,
-    report::Target,
+    report::{Period, Target},
     store::{
         self, Committer, StoreError,
         local::{LocalServer, Options},
@@ -161,14 +161,14 @@ impl Sources {
     /// Writes tenants and targets down.
     pub async fn register(&self, pool: &PgPool, clock: &Clock) -> Result<(), StoreError> {
         let now = clock.now();
-        let wanted: Vec<Wanted> = self
-            .targets
-            .iter()
-            .map(|&target| {
-                let seconds = self.timetable.interval(target.period, now).num_seconds();
-                Wanted { target, interval_seconds: i32::try_from(seconds).unwrap_or(i32::MAX) }
-            })
-            .collect();
+        // Walks a year of instants: once for each period, not for each of thousands of targets.
+        let intervals = Period::LONGEST_FIRST.map(|period| {
+            let seconds = self.timetable.interval(period, now).num_seconds();
+            (period, i32::try_from(seconds).unwrap_or(i32::MAX))
+        });
+        let intervals = HashMap::from(intervals);
+        let wanted: Vec<Wanted> =
+            self.targets.iter().map(|&target| Wanted { target, interval_seconds: intervals[&target.period] }).collect();
         targets::register_program(pool, now).await?;
         targets::register_tenants(pool, &self.tenants, self.cloud, now).await?;
         targets::register_targets(pool, &wanted).await

@@ -183,7 +183,7 @@ async fn the_settings_in_force_can_be_seen_and_checked() {
     assert!(!run.stdout.contains("canary-db") && !run.stdout.contains(graph_sim::CLIENT_SECRET), "{}", run.stdout);
 
     let run = program.run(&["config", "check"]).await.expect_code(0);
-    assert!(run.stdout.contains("1 tenants, 4 targets"), "{}", run.stdout);
+    assert!(run.stdout.contains("tenants: 1, targets: 4"), "{}", run.stdout);
 
     // Each mistake is named, with the setting, and costs neither a call nor a connection.
     let mistakes: [(&str, &str, &[&str]); 8] = [

@@ -1,7 +1,8 @@
 //! One pass over one tenant: what is stored, what a second pass leaves alone, and how a pass is narrowed.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fmt::Write as _};
 
+use chrono::NaiveDate;
 use graph_sim::{Config, Host, Period, Sim, TENANT_ID};
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -57,11 +58,14 @@ async fn an_environment_alone_is_enough_for_all_four_periods() {
     assert_eq!(sim.authorization_leaks(), 0);
 }
 
+/// Tenant, day, `office_365`, `yammer`, `is_final`.
+type Daily = (String, NaiveDate, Option<i64>, Option<i64>, bool);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_contract_shows_the_same_figures() {
     let Scene { sim, db, program } = Scene::new().await;
     program.once(&[]).await;
-    let daily: Vec<(String, chrono::NaiveDate, Option<i64>, Option<i64>, bool)> = sqlx::query_as(
+    let daily: Vec<Daily> = sqlx::query_as(
         "SELECT tenant_id, report_date, office_365, yammer, is_final FROM m365_v1.active_users_daily ORDER BY report_date",
     )
     .fetch_all(&db.pool)
@@ -110,7 +114,7 @@ async fn a_second_pass_writes_no_row_of_the_data() {
     assert_eq!(versions(&db.pool).await, before);
     Served::of(&sim, TENANT_ID).assert_stored(&db, TENANT_ID).await;
 
-    // The program's sessions have ended, and flushed their counters as they did.
+    // The program's connections have ended, and flushed their counters as they did.
     let touched: Vec<(String, i64, i64, i64)> = sqlx::query_as(
         "SELECT relname::text, n_dead_tup, n_tup_upd, n_tup_del FROM pg_stat_user_tables
          WHERE schemaname = 'm365_store' AND relname = ANY ($1) AND n_dead_tup + n_tup_upd + n_tup_del > 0",
@@ -134,10 +138,12 @@ async fn a_pass_can_be_narrowed() {
     let names = ["Adatum", "Fabrikam", "Tailspin Toys"];
     let mut toml = String::new();
     for (tenant, name) in sim.config().tenants.iter().zip(names) {
-        toml += &format!(
-            "[[tenants]]\nid = \"{}\"\nname = \"{name}\"\nclient_id = \"{}\"\nclient_secret = \"{}\"\n",
+        writeln!(
+            toml,
+            "[[tenants]]\nid = \"{}\"\nname = \"{name}\"\nclient_id = \"{}\"\nclient_secret = \"{}\"",
             tenant.id, tenant.client_id, tenant.client_secret
-        );
+        )
+        .expect("text");
     }
     let file = program.file("tenants.toml", &toml).display().to_string();
     let ids: Vec<Uuid> = sim.config().tenants.iter().map(|tenant| tenant.id).collect();

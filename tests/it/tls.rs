@@ -24,7 +24,7 @@ async fn an_authority_is_trusted_only_when_it_is_named() {
     Served::of(&sim, TENANT_ID).assert_stored(&db, TENANT_ID).await;
     program.verify().await;
 
-    // It also works without the exemption for plain http on loopback being asked for by http.
+    // A file that is not there is a mistake, and not passed over.
     let missing = program.with("GRAPH__EXTRA_CA_FILE", "/nowhere/ca.pem");
     missing.run(&["once"]).await.expect_code(78).expect_stderr(&["graph.extra_ca_file", "/nowhere/ca.pem"]);
 }
