@@ -55,7 +55,8 @@ pub enum Command {
     Once(OnceArgs),
     /// Fetch the longest period of every report now: all that Microsoft still remembers.
     ///
-    /// The same as `once --period D180`. The service does it by itself at its first start and after an outage.
+    /// With all periods configured, the same as `once --period D180`. The service does it by itself at its first start and
+    /// after an outage.
     #[command(after_help = "Examples:\n  m365-ledger backfill\n  m365-ledger backfill --tenant Contoso")]
     Backfill(OnceArgs),
     /// Show what is held and how fresh it is.

@@ -1,6 +1,5 @@
 //! What a person or a container calls: one file a command.
 
-mod backfill;
 mod config;
 mod demo;
 mod doctor;
@@ -60,7 +59,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Run { no_migrate } => run::run(effective.settings, no_migrate).await,
         Command::Once(args) => once::once(settings, &args).await,
-        Command::Backfill(args) => backfill::backfill(settings, args).await,
+        Command::Backfill(args) => once::backfill(settings, &args).await,
         Command::Status { json } => status::status(settings, json).await,
         Command::Verify { json } => verify::verify(settings, json).await,
         Command::Doctor { json } => doctor::doctor(settings, json).await,

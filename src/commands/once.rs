@@ -1,4 +1,4 @@
-//! `once`: every target now, once.
+//! `once` and `backfill`: what is asked for now, once.
 
 use std::{
     collections::HashMap,
@@ -39,6 +39,24 @@ const WHOLE_TABLE: usize = 40;
 pub async fn once(settings: &Settings, args: &OnceArgs) -> anyhow::Result<ExitCode> {
     let sources = Sources::new(settings)?;
     let targets = sources.narrowed(args)?;
+    fetch(settings, args, &sources, targets).await
+}
+
+/// Fetches the longest of the periods that are asked for, of every report: all that Microsoft still remembers.
+pub async fn backfill(settings: &Settings, args: &OnceArgs) -> anyhow::Result<ExitCode> {
+    let sources = Sources::new(settings)?;
+    let mut targets = sources.narrowed(args)?;
+    // A report's periods stand longest first.
+    targets.dedup_by_key(|target| (target.tenant_id, target.report.name));
+    fetch(settings, args, &sources, targets).await
+}
+
+async fn fetch(
+    settings: &Settings,
+    args: &OnceArgs,
+    sources: &Sources,
+    targets: Vec<Target>,
+) -> anyhow::Result<ExitCode> {
     let clock = Clock::System;
     let graph = Graph::new(&settings.graph, clock.clone())?;
     let life = Lifecycle::install()?;
@@ -53,7 +71,7 @@ pub async fn once(settings: &Settings, args: &OnceArgs) -> anyhow::Result<ExitCo
     slots::insert_due(&database.pool, &due, Origin::Asked, at).await?;
 
     let scope = Scope::Asked { tenants: &tenants, at };
-    let staff = Staffed::sign_on(settings, &sources, graph, &database.pool, &clock, scope, life.soft()).await?;
+    let staff = Staffed::sign_on(settings, sources, graph, &database.pool, &clock, scope, life.soft()).await?;
     let (sender, receipts) = mpsc::unbounded_channel();
     let asked =
         Asked { pool: &database.pool, clock: &clock, tenants: &tenants, at, longest_wait: settings.schedule.max_wait };
@@ -67,7 +85,7 @@ pub async fn once(settings: &Settings, args: &OnceArgs) -> anyhow::Result<ExitCo
     staff.sign_off().await;
     database.close().await;
 
-    let report = Report::new(&sources, &targets, results);
+    let report = Report::new(sources, &targets, results);
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
