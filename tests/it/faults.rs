@@ -164,7 +164,8 @@ impl Case {
 
     async fn of_hit(&self, db: &TestDb, tenant: Uuid) -> Vec<String> {
         let sql = "SELECT outcome || coalesce('/' || error_class, '') FROM m365_store.attempt";
-        column(&db.pool, &format!("{sql} WHERE tenant_id = '{tenant}' AND report_period = 30 ORDER BY started_at")).await
+        column(&db.pool, &format!("{sql} WHERE tenant_id = '{tenant}' AND report_period = 30 ORDER BY started_at"))
+            .await
     }
 
     fn assert_pauses(&self, sim: &Sim, shown: &str) {
@@ -382,12 +383,10 @@ fn json(code: &str) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_status_has_its_answer() {
     let status = |status, code: &str| FaultKind::Status(status, json(code));
-    let graph = |name: &str, kind, attempts: &[&'static str], calls| {
-        Case::always(Host::Graph, name, kind, attempts, calls)
-    };
-    let once = |host, name: &str, kind, attempts: &[&'static str], calls| {
-        Case::times(1, host, name, kind, attempts, calls)
-    };
+    let graph =
+        |name: &str, kind, attempts: &[&'static str], calls| Case::always(Host::Graph, name, kind, attempts, calls);
+    let once =
+        |host, name: &str, kind, attempts: &[&'static str], calls| Case::times(1, host, name, kind, attempts, calls);
     let unavailable = ["failed/graph_5xx"; 3];
     let mut cases = vec![
         graph("403", status(403, "Authorization_RequestDenied"), &["failed/auth_forbidden"], 1),
@@ -404,8 +403,14 @@ async fn every_status_has_its_answer() {
         once(Host::Download, "the incident of 2023", FaultKind::missing_credentials(), &[STORED], 2),
         Case::always(Host::Download, "410 for ever", status(410, "x"), &["failed/url_expired"; 3], 9),
         graph("a redirect to nowhere", FaultKind::NoLocation, &["failed/redirect_missing"], 1),
-        Case::always(Host::Login, "an unknown client", status(401, "invalid_client"), &["failed/auth_invalid_client"], 0)
-            .alone(),
+        Case::always(
+            Host::Login,
+            "an unknown client",
+            status(401, "invalid_client"),
+            &["failed/auth_invalid_client"],
+            0,
+        )
+        .alone(),
         Case::always(Host::Login, "503 of the login host", status(503, "x"), &unavailable, 0).alone(),
         Case::new(
             "no consent",
@@ -458,15 +463,9 @@ async fn nobody_is_called_before_the_time_microsoft_asked_for() {
             Case::times(1, Host::Download, "of the download host", FaultKind::Throttle(Some("1".into())), &again, 2)
                 .pause(Duration::from_secs(1)),
             Case::always(Host::Graph, "for ever", FaultKind::Throttle(Some("0".into())), &["failed/throttled"; 3], 3),
-            Case::always(
-                Host::Graph,
-                "30 days",
-                FaultKind::Throttle(Some("2592000".into())),
-                &["failed/throttled"],
-                1,
-            )
-            .alone()
-            .lasting(),
+            Case::always(Host::Graph, "30 days", FaultKind::Throttle(Some("2592000".into())), &["failed/throttled"], 1)
+                .alone()
+                .lasting(),
         ],
     )
     .await;
@@ -541,15 +540,18 @@ async fn no_location_leads_anywhere_else() {
     let mut cases: Vec<_> = evil.iter().map(|location| refused(Host::Graph, location)).collect();
     // The download host may redirect too, but nowhere else either.
     cases.extend([0, 2, 6, 21].map(|place| refused(Host::Download, &evil[place])));
-    cases.push(Case::new(
-        "a circle",
-        &["failed/redirect_refused"],
-        1,
-        Box::new(|sim, _| {
-            let here = format!("{}/data/download/x?token=x", sim.download_url());
-            vec![Fault::always(Host::Download, FaultKind::Location(here))]
-        }),
-    ).alone());
+    cases.push(
+        Case::new(
+            "a circle",
+            &["failed/redirect_refused"],
+            1,
+            Box::new(|sim, _| {
+                let here = format!("{}/data/download/x?token=x", sim.download_url());
+                vec![Fault::always(Host::Download, FaultKind::Location(here))]
+            }),
+        )
+        .alone(),
+    );
     run("evil", cases).await;
     assert_eq!(caught.load(Ordering::SeqCst), 0, "somebody connected");
     trapped.abort();

@@ -1,8 +1,6 @@
 //! What the tests of faults, crashes and replicas stand on: databases that go away by themselves, the real binary, and
 //! questions to the tables.
 
-#![allow(dead_code)]
-
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
@@ -276,10 +274,7 @@ fn free_port() -> u16 {
     }
 }
 
-fn listen(
-    stream: Option<impl AsyncRead + Unpin + Send + 'static>,
-    output: Arc<Mutex<Vec<u8>>>,
-) -> JoinHandle<()> {
+fn listen(stream: Option<impl AsyncRead + Unpin + Send + 'static>, output: Arc<Mutex<Vec<u8>>>) -> JoinHandle<()> {
     let mut stream = stream.expect("a pipe");
     tokio::spawn(async move {
         let mut buffer = vec![0; 16 * 1024];
