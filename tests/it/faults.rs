@@ -329,6 +329,10 @@ async fn a_body_is_taken_whole_or_not_at_all() {
             not_csv("a page", FaultKind::html(page)),
             not_csv("a message in JSON", FaultKind::body(json)),
             not_csv("bytes that are no text", FaultKind::body(vec![0xff, 0xfe, 0x00, 0xd8])),
+            not_csv(
+                "a page in Latin-1",
+                FaultKind::body(b"<p>f\xfcr https://h.example/canary?sig=canary</p>".to_vec()),
+            ),
             Case::new("a link", &["rejected/not_csv"], 1, Box::new(link)),
             of_graph("a page of Graph", FaultKind::html(page), "rejected/not_csv"),
             of_graph("the report of Graph itself", FaultKind::DirectCsv, STORED),
@@ -336,11 +340,11 @@ async fn a_body_is_taken_whole_or_not_at_all() {
             Case::always(Host::Download, "no bytes", FaultKind::body(""), &["empty/empty_report"], 1),
             Case::body("the header alone", "empty/empty_report", |lines| lines.truncate(1)),
             Case::body("a cell that is no number", "rejected/bad_row", |lines| {
-                lines[9] = lines[9].replacen(",", ",n/a", 1);
+                lines[9] = lines[9].replacen(',', ",n/a", 1);
             }),
-            Case::body("a negative number", "rejected/bad_row", |lines| lines[3] = lines[3].replacen(",", ",-", 1)),
+            Case::body("a negative number", "rejected/bad_row", |lines| lines[3] = lines[3].replacen(',', ",-", 1)),
             Case::body("a number beyond 2^63", "rejected/bad_row", |lines| {
-                lines[3] = lines[3].replacen(",", ",99999999999999999999", 1);
+                lines[3] = lines[3].replacen(',', ",99999999999999999999", 1);
             }),
             Case::body("a row too long", "rejected/bad_row", |lines| lines[3].push_str(",1")),
             Case::body("a key column is missing", "rejected/bad_header", |lines| {
@@ -357,7 +361,7 @@ async fn a_body_is_taken_whole_or_not_at_all() {
                 lines[7] = format!("2026-01-01,{}", other.replace(&other[other.len() - 13..], "2026-01-01,30"));
             }),
             Case::body("two rows of one day", "rejected/conflicting_rows", |lines| {
-                lines.push(lines[5].replacen(",", ",9", 1));
+                lines.push(lines[5].replacen(',', ",9", 1));
             }),
             Case::body("one row twice", STORED, |lines| lines.push(lines[5].clone())),
             Case::body("more than 1,000 rows", "rejected/too_large", |lines| {
