@@ -134,7 +134,7 @@ CREATE TABLE m365_store.quarantine (
     PRIMARY KEY (tenant_id, attempt_id)
 );
 CREATE INDEX quarantine_received ON m365_store.quarantine (received_at);
-COMMENT ON COLUMN m365_store.quarantine.body IS 'The first 256 KiB as received; in a body that is not CSV, links are cut after the host, because they can be credentials.';
+COMMENT ON COLUMN m365_store.quarantine.body IS 'The first 256 KiB as received; links are cut after the host, because they can be credentials.';
 
 -- ---- getOffice365ActiveUserCounts ------------------------------------------------------------------------------------
 -- The measures are those of the report's definition, in its order. Null is "no value", never 0.

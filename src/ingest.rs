@@ -157,7 +157,7 @@ impl Ingest {
         let class = failure.class();
         let (outcome, body) = match failure {
             Failure::Empty => (Outcome::Empty, None),
-            Failure::Rejected(_, body) => (Outcome::Rejected, Some(kept(class, body))),
+            Failure::Rejected(_, body) => (Outcome::Rejected, Some(kept(body))),
             Failure::Graph(_) | Failure::TooLong | Failure::NotConfigured => (Outcome::Failed, None),
         };
         Unstored {
@@ -193,34 +193,31 @@ fn after(now: DateTime<Utc>, wait: Duration) -> Option<DateTime<Utc>> {
     now.checked_add_signed(TimeDelta::from_std(wait).ok()?)
 }
 
-/// What is kept of a refused body. A body that is no CSV may be, or hold, a download link, and that is a credential.
-fn kept(class: ErrorClass, body: &Body) -> (Vec<u8>, u64) {
+/// What is kept of a refused body. It may be, or hold, a download link, and that is a credential.
+fn kept(body: &Body) -> (Vec<u8>, u64) {
     let length = body.bytes.len() as u64;
     let kept = &body.bytes[..body.bytes.len().min(crate::store::QUARANTINE_BYTES)];
-    let safe = match std::str::from_utf8(kept) {
-        Ok(text) if class == ErrorClass::NotCsv => without_links(text).into_bytes(),
-        _ => kept.to_vec(),
-    };
-    (safe, length)
+    (without_links(kept), length)
 }
 
-/// Text with each link cut after its host.
-fn without_links(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
+/// Text with each link cut after its host. Bytes, because a page may be in any encoding, and cut within a character.
+fn without_links(text: &[u8]) -> Vec<u8> {
+    let mut safe = Vec::with_capacity(text.len());
     let mut rest = text;
-    while let Some(at) = rest.find("://") {
+    while let Some(at) = rest.windows(3).position(|three| three == b"://") {
         let (before, link) = rest.split_at(at + 3);
-        let end = link.find(|c: char| c.is_whitespace() || "\"'<>\\".contains(c)).unwrap_or(link.len());
-        let host = link[..end].find(['/', '?', '#']).unwrap_or(end);
-        let host_start = link[..host].rfind('@').map_or(0, |userinfo| userinfo + 1);
-        safe.push_str(before);
-        safe.push_str(&link[host_start..host]);
+        let ends = |byte: &u8| byte.is_ascii_whitespace() || b"\"'<>\\".contains(byte);
+        let end = link.iter().position(ends).unwrap_or(link.len());
+        let host = link[..end].iter().position(|byte| b"/?#".contains(byte)).unwrap_or(end);
+        let host_start = link[..host].iter().rposition(|byte| *byte == b'@').map_or(0, |userinfo| userinfo + 1);
+        safe.extend_from_slice(before);
+        safe.extend_from_slice(&link[host_start..host]);
         if host < end {
-            safe.push_str("/[cut]");
+            safe.extend_from_slice(b"/[cut]");
         }
         rest = &link[end..];
     }
-    safe.push_str(rest);
+    safe.extend_from_slice(rest);
     safe
 }
 
@@ -274,7 +271,8 @@ mod tests {
             ("no link: // :/ ", "no link: // :/ "),
             ("https://", "https://"),
         ] {
-            assert_eq!(without_links(text), safe);
+            assert_eq!(without_links(text.as_bytes()), safe.as_bytes());
         }
+        assert_eq!(without_links(b"f\xfcr https://h/canary\xe4 \xff"), b"f\xfcr https://h/[cut] \xff");
     }
 }

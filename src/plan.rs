@@ -40,7 +40,7 @@ pub struct Timetable {
 
 /// A cron expression that cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("{setting}: `{expression}` is no cron expression of five fields: {reason}")]
+#[error("{setting}: `{expression}` is no cron expression (minute hour day month weekday): {reason}")]
 pub struct BadCron {
     setting: String,
     expression: String,

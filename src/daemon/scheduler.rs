@@ -26,7 +26,7 @@ use crate::{
 
 /// The wake-up, in UTC, seconds first. It carries no information and nothing depends on it being on time, complete or
 /// single: the plan is made from the clock and the ledger.
-const WAKE_UP: &str = "*/15 * * * * *";
+const WAKE_UP: &str = "*/5 * * * * *";
 
 /// How often old attempts are forgotten.
 const PURGE_EVERY: chrono::TimeDelta = chrono::TimeDelta::hours(24);

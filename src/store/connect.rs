@@ -4,7 +4,7 @@ use std::{str::FromStr, time::Duration};
 
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
-    PgPool,
+    PgPool, Row,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
@@ -26,6 +26,15 @@ pub fn connect(url: &SecretString, settings: &Database) -> Result<PgPool, StoreE
         .max_connections(settings.max_connections.get())
         .acquire_timeout(settings.connect_timeout)
         .idle_timeout(Duration::from_mins(5))
+        // Instead of a ping, and for the same price: a session that was opened while the server was read-only, or on a
+        // primary that is one no longer, stays read-only for good. A new one may lead to where writing goes again.
+        .test_before_acquire(false)
+        .before_acquire(|connection, _| {
+            Box::pin(async move {
+                let read_only = sqlx::raw_sql("SHOW transaction_read_only").fetch_one(connection).await?;
+                Ok(read_only.try_get::<String, _>(0)? == "off")
+            })
+        })
         .connect_lazy_with(options))
 }
 

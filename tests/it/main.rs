@@ -2,10 +2,16 @@
 
 mod columns;
 mod commands;
+mod crash;
 mod downtime;
+mod faults;
 mod history;
+mod lifecycle;
 mod local_postgres;
 mod once;
+mod replicas;
+mod rig;
+mod secrets;
 mod service;
 mod support;
 mod tenants;

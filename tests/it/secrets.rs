@@ -1,0 +1,166 @@
+//! Secrets stay in: whatever happens, none is written anywhere.
+
+use graph_sim::{Fault, FaultKind, Host, Period, Sim};
+use sqlx::PgPool;
+
+use crate::rig::{OwnServer, PATIENCE, Setup, TestDb, column, count, eventually, sim, statement};
+
+/// Stands in everything that is made up here and secret.
+const CANARY: &str = "canary0f7a";
+
+/// Every place of the tables and views where a needle stands.
+async fn found_in_database(pool: &PgPool, needles: &[String]) -> Vec<String> {
+    let columns = "SELECT concat_ws('|', quote_ident(table_schema) || '.' || quote_ident(table_name),
+                       CASE WHEN data_type = 'bytea' THEN 'encode(' || quote_ident(column_name) || ', ''escape'')'
+                            ELSE quote_ident(column_name) || '::text' END)
+                   FROM information_schema.columns WHERE table_schema IN ('m365_store', 'm365_v1')
+                   ORDER BY 1";
+    let columns = column(pool, columns).await;
+    assert!(columns.len() > 100, "{columns:?}");
+    let mut found = Vec::new();
+    for place in columns {
+        let (table, value) = place.split_once('|').expect("two parts");
+        let text = column(pool, &format!("SELECT coalesce(string_agg({value}, chr(10)), '') FROM {table}")).await;
+        found.extend(found_in(&place, &text.concat(), needles));
+    }
+    found
+}
+
+fn found_in(place: &str, text: &str, needles: &[String]) -> Vec<String> {
+    let around = |needle: &String| {
+        let at = text.find(needle)?;
+        let before: String = text[..at].chars().rev().take(300).collect::<Vec<_>>().into_iter().rev().collect();
+        let behind: String = text[at..].chars().take(300).collect();
+        Some(format!("{needle} in {place}: {before}{behind}"))
+    };
+    needles.iter().filter_map(around).collect()
+}
+
+/// Faults of each leg, with canaries in what is answered where an answer could hold one.
+fn faults(sim: &Sim) -> Vec<Fault> {
+    let link = format!("{}/data/download/{CANARY}?token={CANARY}", sim.download_url());
+    let evil = format!("https://user:{CANARY}@evil.example/{CANARY}?token={CANARY}#{CANARY}");
+    let error = format!(r#"{{"error":{{"code":"x","message":"see https://h.example/{CANARY}?sig={CANARY} now"}}}}"#);
+    let page = format!("<html><a href='https://h.example/{CANARY}?sig={CANARY}'>here</a></html>");
+    vec![
+        Fault::always(Host::Login, FaultKind::Status(400, error.clone())),
+        Fault::always(Host::Login, FaultKind::html(&page)),
+        Fault::always(Host::Login, FaultKind::ResetBeforeHeaders),
+        Fault::always(Host::Graph, FaultKind::Status(403, error.clone())),
+        Fault::always(Host::Graph, FaultKind::Status(500, page.clone())),
+        Fault::always(Host::Graph, FaultKind::ResetBeforeHeaders),
+        Fault::always(Host::Graph, FaultKind::Location(evil.clone())),
+        Fault::always(Host::Graph, FaultKind::Location(format!("/{CANARY}?{CANARY}"))),
+        Fault::always(Host::Graph, FaultKind::Location(format!("ftp://x/{CANARY}"))),
+        Fault::always(Host::Graph, FaultKind::html(&page)),
+        Fault::always(Host::Download, FaultKind::Location(evil)),
+        Fault::always(Host::Download, FaultKind::Location(link.clone())),
+        Fault::always(Host::Download, FaultKind::Status(403, error)),
+        Fault::always(Host::Download, FaultKind::Status(503, page.clone())),
+        Fault::always(Host::Download, FaultKind::ResetBeforeHeaders),
+        Fault::always(Host::Download, FaultKind::CutAt(100)),
+        Fault::always(Host::Download, FaultKind::Hang),
+        Fault::always(Host::Download, FaultKind::body(link.clone())),
+        Fault::always(Host::Download, FaultKind::body(format!("\"{link}\"\r\n"))),
+        Fault::always(Host::Download, FaultKind::body(format!("Moved to {link}"))),
+        Fault::always(Host::Download, FaultKind::body(format!("{{\"url\":\"{link}\"}}"))),
+        Fault::always(Host::Download, FaultKind::html(&page)),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_secret_is_written_anywhere() {
+    // A server of its own, because its password is one of the secrets.
+    let server = OwnServer::start().await;
+    let db = TestDb::on(&server.url, "secrets").await;
+    let password = server.url.split([':', '@']).nth(2).expect("a password").to_owned();
+    assert!(password.len() >= 32, "{password}");
+    let sim = sim();
+    let tenant = &sim.config().tenants[0];
+    let setup = Setup::new(&db.url, &sim)
+        .set("LOG__FILTER", "trace")
+        .set("GRAPH__REQUEST_TIMEOUT", "1s")
+        .set("SCHEDULE__MAX_ATTEMPTS", "2")
+        .set("SCHEDULE__CRON", "*/3 * * * * *");
+    let mut said = String::new();
+    let mut run = async |setup: &Setup, arguments: &[&str]| {
+        let ran = setup.run(arguments).await;
+        said.push_str(&ran.stdout);
+        said.push_str(&ran.stderr);
+        ran
+    };
+
+    run(&setup, &["once", "--json"]).await.ends(0);
+    run(&setup.clone().set("LOG__FORMAT", "text"), &["once"]).await.ends(0);
+    for fault in faults(&sim) {
+        sim.clear_faults();
+        sim.inject(fault.clone());
+        let ran = run(&setup, &["once", "--json", "--period", "D7"]).await;
+        assert!(matches!(ran.code, Some(1 | 69)), "{fault:?}: {ran:#?}");
+    }
+    sim.clear_faults();
+    for command in [&["status"][..], &["verify"], &["doctor"], &["config", "show"], &["config", "check"]] {
+        run(&setup, command).await;
+    }
+    let wrong = |setting: &str, value: &str| setup.clone().set("DATABASE__CONNECT_TIMEOUT", "1s").set(setting, value);
+    run(&wrong("TENANT__CLIENT_SECRET", &format!("{CANARY}~secret")), &["once", "--json"]).await.ends(1);
+    run(&wrong("TENANT__CLIENT_SECRET", &format!("{CANARY}~secret")), &["doctor"]).await;
+    let wrong_password = db.url.replace(&password, CANARY);
+    run(&wrong("DATABASE__URL", &wrong_password), &["once"]).await.ends(69);
+    run(&wrong("DATABASE__URL", &format!("postgres://u:{CANARY}@127.0.0.1:1/x")), &["once"]).await.ends(69);
+    run(&wrong("DATABASE__URL", &format!("postgres://u:{CANARY}@[bad")), &["once"]).await;
+    run(&wrong("DATABASE__URL", &format!("mysql://u:{CANARY}@x/y")), &["doctor"]).await;
+
+    // The service, in good times and in bad.
+    sim.advance_days(1);
+    sim.inject(
+        Fault::always(Host::Download, FaultKind::body(format!("{}/{CANARY}", sim.download_url()))).period(Period::D7),
+    );
+    sim.inject(Fault::times(2, Host::Download, FaultKind::Status(403, CANARY.to_owned())));
+    let count_of = |outcome: &str| {
+        format!(
+            "SELECT count(*) FROM m365_store.attempt a JOIN m365_store.slot s USING (tenant_id, report, report_period, due_at)
+             WHERE s.origin = 'schedule' AND a.outcome = '{outcome}'"
+        )
+    };
+    let (stored, rejected) = (count_of("stored"), count_of("rejected"));
+    let mut daemon = setup.daemon();
+    daemon.answers("/readyz", 200, PATIENCE).await;
+    eventually("a pass", PATIENCE, async || {
+        (count(&db.pool, &stored).await >= 3 && count(&db.pool, &rejected).await >= 1).then_some(())
+    })
+    .await;
+    let mut pages = String::new();
+    for page in ["/", "/status", "/metrics", "/livez", "/readyz", "/nothing"] {
+        let (_, text) = daemon.get(page).await.expect("it answers");
+        pages.push_str(&text);
+    }
+    daemon.stop().await;
+    said.push_str(&daemon.output());
+
+    let mut needles = sim.secrets();
+    needles.extend([password, CANARY.to_owned(), tenant.client_secret.clone(), "not-a-real-secret".to_owned()]);
+    assert!(needles.len() > 100 && needles.iter().all(|needle| needle.len() >= 10), "{}", needles.len());
+    let found = [found_in("output", &said, &needles), found_in("pages", &pages, &needles)].concat();
+    assert_eq!(found, [""; 0]);
+    assert_eq!(found_in_database(&db.pool, &needles).await, [""; 0]);
+    assert_eq!(sim.authorization_leaks(), 0);
+
+    // This search can find something: what is there, and what is put there.
+    assert!(said.contains("\"level\":\"TRACE\"") || said.contains("\"level\":\"DEBUG\""), "the filter was heeded");
+    let id = [tenant.id.to_string()];
+    assert!(!found_in("output", &said, &id).is_empty() && !found_in("pages", &pages, &id).is_empty());
+    assert!(found_in_database(&db.pool, &id).await.len() > 10);
+    let quarantined = "SELECT count(*) FROM m365_store.quarantine WHERE encode(body, 'escape') LIKE '%/[cut]%'";
+    assert!(count(&db.pool, quarantined).await > 3);
+    let secret = needles[0].clone();
+    statement(
+        &db.url,
+        &format!(
+            "CREATE TABLE m365_store.control AS
+             SELECT '{secret}' AS a, '{secret}'::bytea AS b, jsonb_build_object('c', '{secret}') AS c, ARRAY['{secret}'] AS d"
+        ),
+    )
+    .await;
+    assert_eq!(found_in_database(&db.pool, &[secret]).await.len(), 4);
+}
