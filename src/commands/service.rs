@@ -1,6 +1,6 @@
 //! What most commands need: the database, and what is to be fetched.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use anyhow::Context;
 use secrecy::SecretString;
@@ -17,7 +17,7 @@ use crate::{
     graph::Graph,
     ingest::{Ingest, Patience},
     plan::Timetable,
-    report::Target,
+    report::{Period, Target},
     store::{
         self, Committer, StoreError,
         local::{LocalServer, Options},
@@ -144,14 +144,16 @@ impl Sources {
     /// Writes tenants and targets down.
     pub async fn register(&self, pool: &PgPool, clock: &Clock) -> Result<(), StoreError> {
         let now = clock.now();
-        let wanted: Vec<Wanted> = self
-            .targets
-            .iter()
-            .map(|&target| {
-                let seconds = self.timetable.interval(target.period, now).num_seconds();
-                Wanted { target, interval_seconds: i32::try_from(seconds).unwrap_or(i32::MAX) }
+        // Once for each period: a year of instants is looked at.
+        let intervals: HashMap<Period, i32> = Period::LONGEST_FIRST
+            .into_iter()
+            .map(|period| {
+                let seconds = self.timetable.interval(period, now).num_seconds();
+                (period, i32::try_from(seconds).unwrap_or(i32::MAX))
             })
             .collect();
+        let wanted: Vec<Wanted> =
+            self.targets.iter().map(|&target| Wanted { target, interval_seconds: intervals[&target.period] }).collect();
         targets::register_program(pool, now).await?;
         targets::register_tenants(pool, &self.tenants, self.cloud, now).await?;
         targets::register_targets(pool, &wanted).await
