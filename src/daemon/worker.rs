@@ -30,6 +30,10 @@ use crate::{
 /// Tenants claimed at once: enough to keep all places busy while the next claim is made.
 const CLAIM_TENANTS: i64 = 256;
 
+/// More is claimed when fewer tenants than this are in hand for each place. Some of them have made their calls already
+/// and only wait to be written.
+const IN_HAND: usize = 8;
+
 /// A process at work. Its claims hold as long as its lease, which [`Worker::keep_alive`] renews.
 #[derive(Debug)]
 pub struct Worker {
@@ -105,7 +109,7 @@ impl Worker {
         receipts: &mpsc::UnboundedSender<Receipt>,
     ) -> Result<Option<bool>, StoreError> {
         while crew.try_join_next().is_some() {}
-        if crew.len() >= 2 * self.parallel || self.stop.is_cancelled() {
+        if crew.len() >= IN_HAND * self.parallel || self.stop.is_cancelled() {
             return Ok(None);
         }
         let claims = slots::claim(&self.pool, self.ingest.worker_id, scope, CLAIM_TENANTS, self.clock.now()).await?;
@@ -154,7 +158,7 @@ struct TenantWork {
 impl TenantWork {
     async fn run(self, claims: Vec<Claim>) {
         let in_hand = InHand { ids: claims.iter().map(|claim| claim.attempt_id).collect(), all: self.in_hand.clone() };
-        let Ok(_place) = self.places.clone().acquire_owned().await else { return };
+        let Ok(place) = self.places.clone().acquire_owned().await else { return };
         let mut pending = Vec::with_capacity(claims.len());
         let mut throttled: Vec<&'static Report> = Vec::new();
         let mut begun = 0;
@@ -172,6 +176,8 @@ impl TenantWork {
                 throttled.push(claim.target.report);
             }
         }
+        // The next tenant's calls need not wait until this one's answers are written.
+        drop(place);
         for receipt in pending {
             let receipt = receipt.receipt().await;
             report(&receipt);
