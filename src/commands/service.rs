@@ -195,7 +195,7 @@ impl Staffed {
         scope: Scope<'_>,
         stop: CancellationToken,
     ) -> anyhow::Result<Self> {
-        let (committer, task) = Committer::start(pool.clone(), clock.clone());
+        let (committer, task) = Committer::start(pool, clock);
         let patience = Patience::new(&settings.schedule, scope);
         let ingest = Ingest::new(graph, committer, clock.clone(), sources.tenants.clone(), &sources.reports, patience);
         let parallel = settings.graph.parallel_tenants.get();

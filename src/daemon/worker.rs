@@ -30,6 +30,10 @@ use crate::{
 /// Tenants claimed at once: enough to keep all places busy while the next claim is made.
 const CLAIM_TENANTS: i64 = 256;
 
+/// More is claimed when fewer tenants than this are in hand for each place. Some of them have made their calls already
+/// and only wait to be written.
+const IN_HAND: usize = 8;
+
 /// A process at work. Its claims hold as long as its lease, which [`Worker::keep_alive`] renews.
 #[derive(Debug)]
 pub struct Worker {
@@ -94,7 +98,7 @@ impl Worker {
         receipts: &mpsc::UnboundedSender<Receipt>,
     ) -> Result<Option<bool>, StoreError> {
         while crew.try_join_next().is_some() {}
-        if crew.len() >= 2 * self.parallel || self.stop.is_cancelled() {
+        if crew.len() >= IN_HAND * self.parallel || self.stop.is_cancelled() {
             return Ok(None);
         }
         let gate = self.hand.gate.lock().await;
@@ -111,7 +115,7 @@ impl Worker {
     async fn work_tenant(self: Arc<Self>, claims: Vec<Claim>, receipts: mpsc::UnboundedSender<Receipt>) {
         let held = Held { hand: &self.hand, claims: &claims };
         let counted: Vec<_> = claims.iter().map(|_| metrics::slot_claimed()).collect();
-        let Ok(_place) = self.places.acquire().await else { return };
+        let Ok(place) = self.places.acquire().await else { return };
         let mut pending = Vec::with_capacity(claims.len());
         let mut throttled: Vec<&Report> = Vec::new();
         for claim in &claims {
@@ -124,6 +128,8 @@ impl Worker {
                 throttled.push(claim.target.report);
             }
         }
+        // The next tenant's calls need not wait until this one's answers are written.
+        drop(place);
         let begun = pending.len();
         for receipt in pending {
             let receipt = receipt.receipt().await;

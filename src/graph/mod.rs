@@ -109,14 +109,15 @@ impl Graph {
     /// Checks the settings and builds the clients. A cryptography provider for `rustls` must be installed before.
     pub fn new(settings: &config::Graph, clock: Clock) -> Result<Self, SetupError> {
         let endpoints = Endpoints::new(settings)?;
+        let tls = transport::tls(settings)?;
         let base = endpoints.base.as_str().trim_end_matches('/');
         Ok(Self {
             reports_url: format!("{base}/{}/reports/", endpoints.version),
             max_body_bytes: settings.max_body_bytes.get(),
             request_timeout: settings.request_timeout,
             clock,
-            api: transport::api_client(settings, &endpoints)?,
-            downloads: transport::download_client(settings, &endpoints)?,
+            api: transport::api_client(settings, &endpoints, tls.clone())?,
+            downloads: transport::download_client(settings, &endpoints, tls)?,
             tokens: credential::Tokens::default(),
             endpoints,
         })

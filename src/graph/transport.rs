@@ -9,11 +9,17 @@ use std::{
 };
 
 use reqwest::{
-    Certificate, Client, ClientBuilder,
+    Client, ClientBuilder,
     dns::{Addrs, Name, Resolve, Resolving},
     header::{ACCEPT_ENCODING, HeaderMap, HeaderValue},
     redirect::Policy,
 };
+use rustls::{
+    ClientConfig,
+    crypto::CryptoProvider,
+    pki_types::{CertificateDer, pem::PemObject},
+};
+use rustls_platform_verifier::Verifier;
 use url::Host;
 
 use super::{
@@ -23,25 +29,30 @@ use super::{
 use crate::config;
 
 /// For the login service and Graph: the requests bring their own credentials.
-pub(super) fn api_client(settings: &config::Graph, endpoints: &Endpoints) -> Result<Client, SetupError> {
-    build(common(settings, endpoints.is_local())?)
+pub(super) fn api_client(
+    settings: &config::Graph,
+    endpoints: &Endpoints,
+    tls: ClientConfig,
+) -> Result<Client, SetupError> {
+    build(common(settings, endpoints.is_local(), tls))
 }
 
 /// For the download hosts: without credentials, and only to public addresses.
-pub(super) fn download_client(settings: &config::Graph, endpoints: &Endpoints) -> Result<Client, SetupError> {
+pub(super) fn download_client(
+    settings: &config::Graph,
+    endpoints: &Endpoints,
+    tls: ClientConfig,
+) -> Result<Client, SetupError> {
     let local = endpoints.download_hosts.iter().any(|rule| matches!(rule, HostRule::Host(host) if is_loopback(host)));
     let guard = PublicOnly {
         rules: endpoints.download_hosts.clone().into(),
         allow_loopback: endpoints.allow_insecure_loopback,
     };
-    build(common(settings, local)?.dns_resolver(guard))
+    build(common(settings, local, tls).dns_resolver(guard))
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is the one place that builds clients")]
-fn common(settings: &config::Graph, local: bool) -> Result<ClientBuilder, SetupError> {
-    if rustls::crypto::CryptoProvider::get_default().is_none() {
-        return Err(SetupError::Tls("this process has not chosen a cryptography provider".to_owned()));
-    }
+fn common(settings: &config::Graph, local: bool, tls: ClientConfig) -> ClientBuilder {
     // Unpacked by hand: reqwest drops the length of a compressed body, and with it the proof that it is whole. (Its
     // feature is off; `no_gzip` is for the day when some other crate turns it on.)
     let headers = HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("gzip"))]);
@@ -56,28 +67,46 @@ fn common(settings: &config::Graph, local: bool) -> Result<ClientBuilder, SetupE
         .timeout(settings.request_timeout)
         .pool_max_idle_per_host(16)
         .http2_keep_alive_interval(Duration::from_secs(30))
-        .http2_keep_alive_timeout(Duration::from_secs(10));
+        .http2_keep_alive_timeout(Duration::from_secs(10))
+        .tls_backend_preconfigured(tls);
     if local {
         builder = builder.no_proxy();
     }
-    if let Some(path) = &settings.extra_ca_file {
-        builder = builder.tls_certs_merge(extra_certificates(path)?);
-    }
-    Ok(builder)
+    builder
+}
+
+/// Trust in the system's certificates and the configured ones. For both clients: to read them takes time and memory.
+pub(super) fn tls(settings: &config::Graph) -> Result<ClientConfig, SetupError> {
+    let provider = CryptoProvider::get_default()
+        .ok_or_else(|| SetupError::Tls("this process has not chosen a cryptography provider".to_owned()))?;
+    let extra = settings.extra_ca_file.as_deref().map(extra_certificates).transpose()?.unwrap_or_default();
+    let refuse =
+        |error: rustls::Error| SetupError::Tls(format!("{error} (are the system's CA certificates installed?)"));
+    let verifier = Verifier::new_with_extra_roots(extra, provider.clone()).map_err(refuse)?;
+    let mut tls = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(refuse)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(tls)
 }
 
 fn build(builder: ClientBuilder) -> Result<Client, SetupError> {
     builder.build().map_err(|error| {
         let error = error.without_url();
         let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-        SetupError::Tls(format!("{error}{cause} (are the system's CA certificates installed?)"))
+        SetupError::Tls(format!("{error}{cause}"))
     })
 }
 
-fn extra_certificates(path: &Path) -> Result<Vec<Certificate>, SetupError> {
+fn extra_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, SetupError> {
     let refuse = |why: String| SetupError::ExtraCa { path: path.to_owned(), why };
     let pem = fs::read(path).map_err(|error| refuse(error.to_string()))?;
-    let certificates = Certificate::from_pem_bundle(&pem).map_err(|_| refuse("it is no valid PEM file".to_owned()))?;
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<_, _>>()
+        .map_err(|_| refuse("it is no valid PEM file".to_owned()))?;
     if certificates.is_empty() {
         return Err(refuse("it holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)".to_owned()));
     }
@@ -207,8 +236,7 @@ mod tests {
         let path = folder.path().join("ca.pem");
         let mut settings = testing::settings();
         settings.extra_ca_file = Some(path.clone());
-        let endpoints = Endpoints::new(&settings).expect("endpoints");
-        let fault = || api_client(&settings, &endpoints).map(|_| ()).expect_err("refused").to_string();
+        let fault = || tls(&settings).map(|_| ()).expect_err("refused").to_string();
         assert!(fault().starts_with("graph.extra_ca_file: "), "{}", fault());
         fs::write(&path, "no certificate").expect("written");
         assert!(fault().contains("BEGIN CERTIFICATE"), "{}", fault());

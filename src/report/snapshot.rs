@@ -1,5 +1,7 @@
 //! The validated rows of one body.
 
+use std::fmt::Write as _;
+
 use chrono::NaiveDate;
 use sha2::{Digest, Sha256};
 
@@ -48,19 +50,23 @@ impl Snapshot {
 /// Canonical SHA-256 over rows in date order: what `verify` recomputes from the stored facts.
 pub fn content_hash<'a>(rows: impl Iterator<Item = &'a Row>) -> [u8; 32] {
     let mut hash = Sha256::new();
+    let mut line = String::new();
     for row in rows {
-        hash.update(row.report_date.to_string());
+        line.clear();
+        // Writing to a String cannot fail.
+        let _ = write!(line, "{}", row.report_date);
         for value in &row.values {
-            match value {
-                Some(value) => hash.update(format!(",{value}")),
-                None => hash.update(","),
+            line.push(',');
+            if let Some(value) = value {
+                let _ = write!(line, "{value}");
             }
         }
         if let Some(extra) = &row.extra {
-            hash.update("|");
-            hash.update(extra);
+            line.push('|');
+            line.push_str(extra);
         }
-        hash.update("\n");
+        line.push('\n');
+        hash.update(&line);
     }
     hash.finalize().into()
 }

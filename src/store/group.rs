@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 use tokio::{
     sync::{mpsc, oneshot},
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
 };
 
 use super::{
@@ -21,17 +21,21 @@ use crate::{
 };
 
 /// A group is closed when it holds this many rows.
-const GROUP_ROWS: usize = 20_000;
+const GROUP_ROWS: usize = 10_000;
 
-/// Attempts that may wait for the next group; more make their senders wait, which bounds memory.
-const WAITING: usize = 256;
+/// Attempts that may wait for a writer's next group; more make their senders wait, which bounds memory.
+const WAITING: usize = 128;
+
+/// Groups written at the same time, each by its own connection. A tenant always has the same writer, so that two groups
+/// never wait for each other.
+const WRITERS: usize = 2;
 
 type Waiting = (Finished, oneshot::Sender<Receipt>);
 
 /// Takes finished attempts and writes them, many in one transaction when many are ready.
 #[derive(Debug, Clone)]
 pub struct Committer {
-    queue: mpsc::Sender<Waiting>,
+    queues: [mpsc::Sender<Waiting>; WRITERS],
 }
 
 /// The receipt of a commit that may not have happened yet.
@@ -51,18 +55,24 @@ impl Pending {
 
 impl Committer {
     /// Starts the task that writes. It ends when the last clone of the committer is gone and everything is written.
-    pub fn start(pool: PgPool, clock: Clock) -> (Self, JoinHandle<()>) {
-        let (queue, waiting) = mpsc::channel(WAITING);
-        let task = tokio::spawn(commit_groups(pool, clock, waiting));
-        (Self { queue }, task)
+    pub fn start(pool: &PgPool, clock: &Clock) -> (Self, JoinHandle<()>) {
+        let mut writers = JoinSet::new();
+        let queues = std::array::from_fn(|_| {
+            let (queue, waiting) = mpsc::channel(WAITING);
+            writers.spawn(commit_groups(pool.clone(), clock.clone(), waiting));
+            queue
+        });
+        let task = tokio::spawn(async move { while writers.join_next().await.is_some() {} });
+        (Self { queues }, task)
     }
 
     /// Hands an attempt over. Returns when it is in the queue; its receipt follows.
     pub async fn submit(&self, finished: Finished) -> Pending {
         let (done, receipt) = oneshot::channel();
         let claim = finished.claim;
+        let writer = usize::from(claim.target.tenant_id.as_bytes()[15]) % WRITERS;
         // A failed send drops `done`, and so the receipt says that the program is stopping.
-        let _ = self.queue.send((finished, done)).await;
+        let _ = self.queues[writer].send((finished, done)).await;
         Pending { claim, receipt }
     }
 }

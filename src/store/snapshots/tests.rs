@@ -198,7 +198,7 @@ async fn a_group_with_two_bodies_for_one_key_is_written_one_by_one(pool: PgPool)
     let two = slots::claim(&pool, worker, asked, 1, later).await.expect("a claim")[0];
     let (first, second) = (body(&mut random, Period::D7, 10), body(&mut random, Period::D7, 10));
     let clock = crate::clock::Clock::simulated(at);
-    let (committer, task) = crate::store::Committer::start(pool.clone(), clock);
+    let (committer, task) = crate::store::Committer::start(&pool, &clock);
     let group = [finished(one, worker, first, at), finished(two, worker, second, at)];
     let mut pending = Vec::new();
     for attempt in group {
