@@ -123,7 +123,7 @@ async fn staff(settings: &Settings, pool: &PgPool, clock: &Clock) -> (Scheduler,
     let scope =
         Scope::Scheduled { tenants: &[], calls: i32::from(calls), calls_per_attempt: i32::from(MAX_CALLS_PER_ATTEMPT) };
     let graph = Graph::new(&settings.graph, clock.clone()).expect("the stand-in's hosts are allowed");
-    let (committer, _) = Committer::start(&pool, &clock);
+    let (committer, _) = Committer::start(pool, clock);
     let patience = Patience::new(&settings.schedule, scope);
     let ingest = Ingest::new(graph, committer, clock.clone(), tenants, &reports, patience);
     let worker = Worker::new(pool.clone(), ingest, clock.clone(), settings.schedule.lease, 4, CancellationToken::new());
