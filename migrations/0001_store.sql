@@ -97,6 +97,7 @@ CREATE TABLE m365_store.attempt (
 );
 CREATE INDEX attempt_latest ON m365_store.attempt (tenant_id, report, report_period, finished_at DESC);
 CREATE INDEX attempt_recent ON m365_store.attempt (tenant_id, report, finished_at);
+CREATE INDEX attempt_throttled ON m365_store.attempt (tenant_id, report, retry_at) WHERE retry_at IS NOT NULL;
 CREATE INDEX attempt_finished ON m365_store.attempt (finished_at);
 COMMENT ON COLUMN m365_store.attempt.retry_at IS 'Microsoft asked (Retry-After) not to be called for this tenant and report before.';
 
@@ -115,9 +116,13 @@ CREATE TABLE m365_store.snapshot (
     attempt_id          uuid        NOT NULL,
     first_fetched_at    timestamptz NOT NULL,
     fetched_at          timestamptz NOT NULL,
+    body_hash           bytea       CHECK (octet_length(body_hash) = 32),
     PRIMARY KEY (tenant_id, report, report_period, report_refresh_date)
 );
 COMMENT ON COLUMN m365_store.snapshot.revision IS '1, and one more each time the same refresh date was served with other content.';
+COMMENT ON COLUMN m365_store.snapshot.content_hash IS 'Canonical SHA-256 of the rows: what verify recomputes from the facts.';
+COMMENT ON COLUMN m365_store.snapshot.body_hash IS
+    'SHA-256 of the bytes as they came: the same bytes again need not be read. Null: unknown.';
 COMMENT ON COLUMN m365_store.snapshot.fetched_at IS 'When this content was first fetched. A repeated body writes nothing: see attempt for the latest look.';
 
 -- Refused bodies, kept for a person to look at. attempt_id is that of the attempt that refused it.

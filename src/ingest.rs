@@ -14,9 +14,9 @@ use crate::{
     config::{Report, Schedule, Tenant},
     graph::{Fetched, Graph, GraphError, Trace},
     outcome::{ErrorClass, Outcome, Retry},
-    report::{Body, Rejection, Snapshot, parse},
+    report::{Body, Rejection, parse},
     store::{
-        Committer, Finished, Pending, Unstored,
+        Committer, Finished, Pending, Served, Unstored,
         slots::{Claim, Scope},
     },
     telemetry::metrics::{self, Stage},
@@ -38,14 +38,15 @@ pub struct Ingest {
     clock: Clock,
     tenants: HashMap<Uuid, Tenant>,
     functions: HashMap<&'static str, String>,
-    patience: Patience,
+    /// How often and how long to try.
+    pub patience: Patience,
 }
 
 /// How often and how long to try.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
     /// Tries for one slot.
-    pub attempts: u16,
+    pub tries: i16,
     /// First back-off, doubled with each try.
     pub backoff: Duration,
     /// A slot whose next try is further away is given up; `None`: it waits.
@@ -56,7 +57,7 @@ impl Patience {
     /// As the schedule says; a person who waits (`once`) does not wait for ever.
     pub fn new(schedule: &Schedule, scope: Scope<'_>) -> Self {
         Self {
-            attempts: schedule.max_attempts.get(),
+            tries: i16::try_from(schedule.max_attempts.get()).unwrap_or(i16::MAX),
             backoff: schedule.backoff,
             longest_wait: matches!(scope, Scope::Asked { .. }).then_some(schedule.max_wait),
         }
@@ -99,8 +100,8 @@ impl Ingest {
         let started_at = self.clock.now();
         let mut trace = Trace::new(claim.attempt_id);
         let result = async {
-            match tokio::time::timeout(ATTEMPT_DEADLINE, self.snapshot(&claim, &mut trace)).await {
-                Ok(Ok(snapshot)) => Ok(snapshot),
+            match tokio::time::timeout(ATTEMPT_DEADLINE, self.serve(&claim, &mut trace)).await {
+                Ok(Ok(served)) => Ok(served),
                 Ok(Err(failure)) => Err(self.unstored(&claim, &failure)),
                 Err(_) => Err(self.unstored(&claim, &Failure::TooLong)),
             }
@@ -127,8 +128,8 @@ impl Ingest {
         (self.committer.submit(finished).await, throttled)
     }
 
-    /// From Graph to a validated snapshot.
-    async fn snapshot(&self, claim: &Claim, trace: &mut Trace) -> Result<Snapshot, Failure> {
+    /// From Graph to a validated snapshot, or to one that the ledger holds already.
+    async fn serve(&self, claim: &Claim, trace: &mut Trace) -> Result<Served, Failure> {
         let target = claim.target;
         let tenant = self.tenants.get(&target.tenant_id).ok_or(Failure::NotConfigured)?;
         let function = self.functions.get(target.report.name).ok_or(Failure::NotConfigured)?;
@@ -136,12 +137,16 @@ impl Ingest {
             Fetched::Body(body) => body,
             Fetched::NoData => return Err(Failure::Empty),
         };
+        // The same bytes as last time need not be read again: of most looks this is the end.
+        if let Some(known) = claim.known.filter(|known| known.body_hash == body.fingerprint()) {
+            return Ok(Served::Known(known));
+        }
         let today = self.clock.now().date_naive();
         let started = Instant::now();
         let parsed = parse(target.report, target.period, &body, today);
         metrics::stage(Stage::Parse, started.elapsed());
         match parsed {
-            Ok(Some(snapshot)) => Ok(snapshot),
+            Ok(Some(snapshot)) => Ok(Served::Snapshot(snapshot)),
             Ok(None) => Err(Failure::Empty),
             Err(rejection) => Err(Failure::Rejected(rejection, body)),
         }
@@ -177,11 +182,10 @@ impl Ingest {
         retry_after: Option<Duration>,
         now: DateTime<Utc>,
     ) -> Option<DateTime<Utc>> {
-        let attempt = u16::try_from(attempt).unwrap_or(u16::MAX);
-        if class.retry() != Retry::Now || attempt >= self.patience.attempts {
+        if class.retry() != Retry::Now || attempt >= self.patience.tries {
             return None;
         }
-        let ceiling = self.patience.backoff.saturating_mul(1 << attempt.saturating_sub(1).min(16)).min(LONGEST_BACKOFF);
+        let ceiling = self.patience.backoff.saturating_mul(1 << (attempt - 1).clamp(0, 16)).min(LONGEST_BACKOFF);
         let jittered = ceiling.mul_f64(rand::random_range(0.5..=1.0));
         let wait = jittered.max(retry_after.unwrap_or_default());
         let given_up = self.patience.longest_wait.is_some_and(|longest| wait > longest);

@@ -24,12 +24,8 @@ use crate::{
     daemon::{asked::Asked, lifecycle::Lifecycle},
     graph::Graph,
     outcome::{ErrorClass, Outcome},
-    plan::Due,
     report::Target,
-    store::{
-        self, Receipt,
-        slots::{self, Origin, Scope},
-    },
+    store::{self, Receipt, slots::Scope},
 };
 
 /// A table with more lines than this only shows what went wrong.
@@ -64,17 +60,16 @@ async fn fetch(
     store::ensure_current(&database.url, settings.database.migrate && !args.no_migrate).await?;
     sources.register(&database.pool, &clock).await?;
 
-    let at = clock.now();
-    let mut tenants: Vec<Uuid> = targets.iter().map(|target| target.tenant_id).collect();
-    tenants.dedup();
-    let due: Vec<Due> = targets.iter().map(|&target| Due { target, at, missed: 0 }).collect();
-    slots::insert_due(&database.pool, &due, Origin::Asked, at).await?;
-
-    let scope = Scope::Asked { tenants: &tenants, at };
+    let scope = Scope::Asked { tenants: &[], at: clock.now() };
     let staff = Staffed::sign_on(settings, sources, graph, &database.pool, &clock, scope, life.soft()).await?;
     let (sender, receipts) = mpsc::unbounded_channel();
-    let asked =
-        Asked { pool: &database.pool, clock: &clock, tenants: &tenants, at, longest_wait: settings.schedule.max_wait };
+    let asked = Asked {
+        pool: &database.pool,
+        clock: &clock,
+        targets: &targets,
+        at: clock.now(),
+        longest_wait: settings.schedule.max_wait,
+    };
     let (soft, hard) = (life.soft(), life.hard());
     let work = async {
         let done = hard.run_until_cancelled(asked.work(&staff.worker, &sender, &soft)).await;

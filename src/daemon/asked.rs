@@ -12,6 +12,7 @@ use super::worker::{Crew, Worker};
 use crate::{
     clock::Clock,
     outcome::ErrorClass,
+    report::Target,
     store::{
         Receipt, StoreError,
         slots::{self, Scope},
@@ -22,23 +23,30 @@ use crate::{
 const DATABASE_TRIES: u32 = 3;
 const DATABASE_PAUSE: Duration = Duration::from_secs(2);
 
-/// Slots that a person asked for.
+/// How often to look for slots whose next try has come while others are still worked.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How often to look for an open slot that cannot be claimed: another process may be claiming at this moment.
+const CLAIM_TRIES: u32 = 10;
+const CLAIM_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a person asks for.
 #[derive(Debug)]
 pub struct Asked<'a> {
     /// The database.
     pub pool: &'a PgPool,
     /// The time.
     pub clock: &'a Clock,
-    /// Their tenants.
-    pub tenants: &'a [Uuid],
-    /// Their due instant.
+    /// What is to be fetched, tenant by tenant.
+    pub targets: &'a [Target],
+    /// The due instant of its slots.
     pub at: DateTime<Utc>,
     /// A slot whose next try is further away is given up.
     pub longest_wait: Duration,
 }
 
 impl Asked<'_> {
-    /// Works them until none is open, or until `stop` and what is in flight has ended. Every slot leaves a receipt whose
+    /// Works it until no slot is open, or until `stop` and what is in flight has ended. Every slot leaves a receipt whose
     /// `next_try` is `None`, except those that `stop` or a lost database left undone.
     pub async fn work(
         &self,
@@ -46,11 +54,13 @@ impl Asked<'_> {
         receipts: &mpsc::UnboundedSender<Receipt>,
         stop: &CancellationToken,
     ) -> Result<(), StoreError> {
-        let scope = Scope::Asked { tenants: self.tenants, at: self.at };
+        let mut tenants: Vec<Uuid> = self.targets.iter().map(|target| target.tenant_id).collect();
+        tenants.dedup();
         let mut crew = Crew::new();
+        worker.ask(&mut crew, self.targets, self.at, receipts).await?;
         let mut failures = 0;
         let outcome = loop {
-            match self.step(worker, &mut crew, scope, receipts, stop).await {
+            match self.step(worker, &mut crew, &tenants, receipts, stop).await {
                 Ok(true) => failures = 0,
                 Ok(false) => break Ok(()),
                 Err(_) if failures + 1 < DATABASE_TRIES => {
@@ -69,30 +79,54 @@ impl Asked<'_> {
         &self,
         worker: &Arc<Worker>,
         crew: &mut Crew,
-        scope: Scope<'_>,
+        tenants: &[Uuid],
         receipts: &mpsc::UnboundedSender<Receipt>,
         stop: &CancellationToken,
     ) -> Result<bool, StoreError> {
         if stop.is_cancelled() {
             return Ok(false);
         }
-        let claimed = worker.fill(crew, scope, receipts).await?;
-        if crew.join_next().await.is_some() || claimed == Some(true) {
-            return Ok(true);
+        let scope = Scope::Asked { tenants, at: self.at };
+        if !crew.is_empty() {
+            let drained = async { while crew.join_next().await.is_some() {} };
+            if tokio::time::timeout(LOOK_EVERY, drained).await.is_err() {
+                worker.fill(crew, scope, receipts).await?;
+                return Ok(true);
+            }
         }
-        worker.sign_on().await?;
-        let Some(next) = slots::open_asked(self.pool, self.tenants, self.at).await? else { return Ok(false) };
+        let Some(next) = slots::open_asked(self.pool, tenants, self.at).await? else { return Ok(false) };
         let wait = (next - self.clock.now()).to_std().unwrap_or_default();
         if wait > self.longest_wait {
-            let class = ErrorClass::Throttled;
-            let left = slots::give_up_asked(self.pool, self.tenants, self.at, class.as_str(), self.clock.now()).await?;
-            for claim in left {
-                let message = format!("not tried: Microsoft asked for a pause until {}", next.format("%F %T UTC"));
-                let _ = receipts.send(Receipt::unwritten(claim, class, message));
-            }
+            let message = format!("not tried: Microsoft asked for a pause until {}", next.format("%F %T UTC"));
+            self.give_up(tenants, ErrorClass::Throttled, &message, receipts).await?;
             return Ok(false);
         }
-        stop.run_until_cancelled(tokio::time::sleep(wait.max(Duration::from_millis(50)))).await;
-        Ok(true)
+        stop.run_until_cancelled(tokio::time::sleep(wait)).await;
+        // What is open may be in nobody's hand: an attempt that could not be written.
+        worker.sign_on().await?;
+        for _ in 0..CLAIM_TRIES {
+            if worker.fill(crew, scope, receipts).await? != Some(false) {
+                return Ok(true);
+            }
+            stop.run_until_cancelled(tokio::time::sleep(CLAIM_PAUSE)).await;
+        }
+        let message = "tried as often as it may be, and could not be written";
+        self.give_up(tenants, ErrorClass::DbUnavailable, message, receipts).await?;
+        Ok(false)
+    }
+
+    /// Closes what is left.
+    async fn give_up(
+        &self,
+        tenants: &[Uuid],
+        class: ErrorClass,
+        message: &str,
+        receipts: &mpsc::UnboundedSender<Receipt>,
+    ) -> Result<(), StoreError> {
+        let left = slots::give_up_asked(self.pool, tenants, self.at, class.as_str(), self.clock.now()).await?;
+        for claim in left {
+            let _ = receipts.send(Receipt::unwritten(claim, class, message.to_owned()));
+        }
+        Ok(())
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     report::Target,
     store::{
         Receipt, StoreError, purge,
-        slots::{self, Origin, Scope},
+        slots::{self, Scope},
         targets,
     },
     telemetry::metrics::{self, SkipReason},
@@ -133,7 +133,7 @@ impl Scheduler {
         let last = state.last.get_or_insert_default();
         let due = self.timetable.due(self.targets.iter(), last, now);
         if !due.is_empty() {
-            let skipped = slots::insert_due(&self.pool, &due, Origin::Schedule, now).await?;
+            let skipped = slots::insert_due(&self.pool, &due, now).await?;
             metrics::skipped_slots(SkipReason::Superseded, skipped);
             let missed: u32 = due.iter().map(|due| u32::from(due.missed)).sum();
             tracing::info!(due = due.len(), missed, skipped, "slots are due");

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -18,7 +19,7 @@ use crate::{
     clock::Clock,
     ingest::Ingest,
     outcome::{ErrorClass, Outcome},
-    report::Report,
+    report::{Report, Target},
     store::{
         Receipt, StoreError,
         slots::{self, Claim, Scope},
@@ -102,13 +103,39 @@ impl Worker {
             return Ok(None);
         }
         let gate = self.hand.gate.lock().await;
-        let claims = slots::claim(&self.pool, self.ingest.worker_id, scope, CLAIM_TENANTS, self.clock.now()).await?;
+        let (worker_id, tries) = (self.ingest.worker_id, self.ingest.patience.tries);
+        let claims = slots::claim(&self.pool, worker_id, scope, CLAIM_TENANTS, tries, self.clock.now()).await?;
+        self.begin(crew, &claims, gate, receipts);
+        Ok(Some(!claims.is_empty()))
+    }
+
+    /// Writes down what a person asks for, and sets it going.
+    pub async fn ask(
+        self: &Arc<Self>,
+        crew: &mut Crew,
+        targets: &[Target],
+        at: DateTime<Utc>,
+        receipts: &mpsc::UnboundedSender<Receipt>,
+    ) -> Result<(), StoreError> {
+        let gate = self.hand.gate.lock().await;
+        let claims = slots::ask(&self.pool, self.ingest.worker_id, targets, at).await?;
+        self.begin(crew, &claims, gate, receipts);
+        Ok(())
+    }
+
+    /// Takes claims in hand, and then opens the gate.
+    fn begin(
+        self: &Arc<Self>,
+        crew: &mut Crew,
+        claims: &[Claim],
+        gate: tokio::sync::MutexGuard<'_, ()>,
+        receipts: &mpsc::UnboundedSender<Receipt>,
+    ) {
         self.hand.claims().extend(claims.iter().map(|claim| claim.attempt_id));
         drop(gate);
         for tenant in claims.chunk_by(|a, b| a.target.tenant_id == b.target.tenant_id) {
             crew.spawn(self.clone().work_tenant(tenant.to_vec(), receipts.clone()));
         }
-        Ok(Some(!claims.is_empty()))
     }
 
     /// One tenant's claims, one call after the other. While one body is written, the next call is made.
@@ -117,9 +144,11 @@ impl Worker {
         let counted: Vec<_> = claims.iter().map(|_| metrics::slot_claimed()).collect();
         let Ok(place) = self.places.acquire().await else { return };
         let mut pending = Vec::with_capacity(claims.len());
+        let mut untried = Vec::new();
         let mut throttled: Vec<&Report> = Vec::new();
         for claim in &claims {
             if self.stop.is_cancelled() || throttled.contains(&claim.target.report) {
+                untried.push(claim.attempt_id);
                 continue;
             }
             let (receipt, was_throttled) = self.ingest.ingest(*claim).await;
@@ -130,15 +159,14 @@ impl Worker {
         }
         // The next tenant's calls need not wait until this one's answers are written.
         drop(place);
-        let begun = pending.len();
         for receipt in pending {
             let receipt = receipt.receipt().await;
             report(&receipt);
             let _ = receipts.send(receipt);
         }
         drop((held, counted));
-        if begun < claims.len()
-            && let Err(error) = self.give_back().await
+        if !untried.is_empty()
+            && let Err(error) = slots::release_untried(&self.pool, self.ingest.worker_id, &untried).await
         {
             tracing::debug!(error = %error, "claims are given back with the next renewal of the lease");
         }
@@ -147,8 +175,7 @@ impl Worker {
     async fn give_back(&self) -> Result<(), StoreError> {
         let _gate = self.hand.gate.lock().await;
         let in_hand: Vec<Uuid> = self.hand.claims().iter().copied().collect();
-        slots::release_all_but(&self.pool, self.ingest.worker_id, &in_hand, self.clock.now()).await?;
-        Ok(())
+        slots::release_all_but(&self.pool, self.ingest.worker_id, &in_hand).await
     }
 }
 

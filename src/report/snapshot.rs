@@ -20,6 +20,8 @@ pub struct Snapshot {
     pub rows: Vec<Row>,
     /// The headers as they came, in order.
     pub source_columns: Vec<String>,
+    /// The fingerprint of the body it was read from.
+    pub body_hash: [u8; 32],
 }
 
 /// The figures of one day.

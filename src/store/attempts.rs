@@ -6,7 +6,11 @@ use chrono::{DateTime, NaiveDate, Utc};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::{StoreError, slots::Claim, targets::Keys};
+use super::{
+    StoreError,
+    slots::{Claim, Known},
+    targets::Keys,
+};
 use crate::{
     outcome::{ErrorClass, Outcome},
     report::Snapshot,
@@ -35,8 +39,17 @@ pub struct Finished {
     pub request_id: Option<String>,
     /// Our name of the attempt, which Microsoft logs.
     pub client_request_id: Uuid,
-    /// The snapshot, or why there is none.
-    pub result: Result<Snapshot, Unstored>,
+    /// What came, or why nothing did.
+    pub result: Result<Served, Unstored>,
+}
+
+/// What Microsoft served.
+#[derive(Debug)]
+pub enum Served {
+    /// A snapshot, read and validated.
+    Snapshot(Snapshot),
+    /// The very bytes from which the ledger's newest snapshot was read.
+    Known(Known),
 }
 
 /// Why an attempt has no snapshot.

@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::{
-    attempts::{Finished, Receipt},
+    attempts::{Finished, Receipt, Served},
     slots::Claim,
     snapshots,
 };
@@ -98,7 +98,10 @@ async fn commit_groups(pool: PgPool, clock: Clock, mut waiting: mpsc::Receiver<W
 }
 
 fn rows(finished: &Finished) -> usize {
-    finished.result.as_ref().map_or(0, |snapshot| snapshot.rows.len())
+    match &finished.result {
+        Ok(Served::Snapshot(snapshot)) => snapshot.rows.len(),
+        Ok(Served::Known(_)) | Err(_) => 0,
+    }
 }
 
 /// Writes a group, and once more if it failed: as a whole when the fault lies with the database, which also settles a

@@ -18,7 +18,7 @@ pub mod status;
 pub mod targets;
 pub mod verify;
 
-pub use attempts::{Finished, QUARANTINE_BYTES, Receipt, Unstored};
+pub use attempts::{Finished, QUARANTINE_BYTES, Receipt, Served, Unstored};
 pub use connect::connect;
 pub use error::StoreError;
 pub use group::{Committer, Pending};

@@ -1,11 +1,11 @@
 //! Slots: what is due, who works on it, and until when.
 //!
-//! A claim holds while its worker's lease does and no longer; each claim has a higher term than the one before, and a write
-//! under an older term is refused ([`super::snapshots`]). Leases are judged by the database's clock, so that replicas need
-//! not agree on the time.
+//! A claim holds while its worker's lease does and no longer; each claim has a higher term than the one before and an
+//! attempt of its own, and a write under another one is refused ([`super::snapshots`]). Leases are judged by the database's
+//! clock, so that replicas need not agree on the time.
 
-use chrono::{DateTime, TimeDelta, Utc};
-use sqlx::PgPool;
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
+use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::{
@@ -16,6 +16,17 @@ use crate::{plan::Due, report::Target};
 
 /// Microsoft counts calls over this window (<https://learn.microsoft.com/graph/throttling-limits>).
 pub const QUOTA_WINDOW: TimeDelta = TimeDelta::minutes(10);
+
+/// The newest snapshot the ledger holds of a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known {
+    /// Its refresh date.
+    pub refresh_date: NaiveDate,
+    /// How many rows it has.
+    pub rows: i32,
+    /// The fingerprint of the body it was read from.
+    pub body_hash: [u8; 32],
+}
 
 /// The right to work on a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +41,8 @@ pub struct Claim {
     pub attempt_id: Uuid,
     /// Which try at the slot this is, from 1.
     pub attempt: i16,
+    /// What the ledger holds: the same bytes again need not be read.
+    pub known: Option<Known>,
 }
 
 /// Whose work is to be claimed.
@@ -56,7 +69,7 @@ pub enum Scope<'a> {
 /// Writes down what is due. A slot that exists already is left alone, so that no clock and no replica can repeat it.
 /// Older open slots of these targets that nobody works on are closed as skipped: the new one answers for them. Returns how
 /// many of these there were.
-pub async fn insert_due(pool: &PgPool, due: &[Due], origin: Origin, now: DateTime<Utc>) -> Result<u64, StoreError> {
+pub async fn insert_due(pool: &PgPool, due: &[Due], now: DateTime<Utc>) -> Result<u64, StoreError> {
     let failed = StoreError::during("writing down due slots");
     let keys = Keys::of(due.iter().map(|due| due.target));
     let instants: Vec<_> = due.iter().map(|due| due.at).collect();
@@ -64,10 +77,10 @@ pub async fn insert_due(pool: &PgPool, due: &[Due], origin: Origin, now: DateTim
     let mut transaction = pool.begin().await.map_err(&failed)?;
     sqlx::query!(
         "INSERT INTO m365_store.slot (tenant_id, report, report_period, due_at, missed, origin, not_before)
-         SELECT given.tenant_id, given.report, given.report_period, given.due_at, given.missed, $6,
-                greatest($7, (SELECT max(attempt.retry_at) FROM m365_store.attempt
+         SELECT given.tenant_id, given.report, given.report_period, given.due_at, given.missed, 'schedule',
+                greatest($6, (SELECT max(attempt.retry_at) FROM m365_store.attempt
                               WHERE attempt.tenant_id = given.tenant_id AND attempt.report = given.report
-                                AND attempt.retry_at > $7))
+                                AND attempt.retry_at > $6))
          FROM unnest($1::uuid[], $2::text[], $3::smallint[], $4::timestamptz[], $5::integer[])
              AS given (tenant_id, report, report_period, due_at, missed)
          ON CONFLICT DO NOTHING",
@@ -76,12 +89,76 @@ pub async fn insert_due(pool: &PgPool, due: &[Due], origin: Origin, now: DateTim
         &keys.periods,
         &instants,
         &missed,
-        origin.as_str(),
         now
     )
     .execute(&mut *transaction)
     .await
     .map_err(&failed)?;
+    let skipped = skip_older(&mut transaction, &keys, &instants, now).await?;
+    transaction.commit().await.map_err(&failed)?;
+    Ok(skipped)
+}
+
+/// Writes down what a person asks for at the instant `at`, and claims it in the same step. What Microsoft asked not to be
+/// called for yet is written down only.
+pub async fn ask(
+    pool: &PgPool,
+    worker_id: Uuid,
+    targets: &[Target],
+    at: DateTime<Utc>,
+) -> Result<Vec<Claim>, StoreError> {
+    let failed = StoreError::during("writing down what is asked for");
+    let keys = Keys::of(targets.iter().copied());
+    let instants = vec![at; targets.len()];
+    let mut transaction = pool.begin().await.map_err(&failed)?;
+    let rows = sqlx::query_as!(
+        ClaimRow,
+        r#"WITH asked AS (
+               INSERT INTO m365_store.slot (tenant_id, report, report_period, due_at, origin, not_before, worker_id,
+                                            attempt_id, claimed_at, term, attempts)
+               SELECT given.tenant_id, given.report, given.report_period, $4, 'asked', greatest($4, pause.until),
+                      CASE WHEN pause.until IS NULL THEN $5::uuid END,
+                      CASE WHEN pause.until IS NULL THEN gen_random_uuid() END,
+                      CASE WHEN pause.until IS NULL THEN clock_timestamp() END,
+                      (pause.until IS NULL)::integer, (pause.until IS NULL)::integer
+               FROM unnest($1::uuid[], $2::text[], $3::smallint[]) AS given (tenant_id, report, report_period)
+               CROSS JOIN LATERAL (SELECT max(attempt.retry_at) AS until FROM m365_store.attempt
+                                   WHERE attempt.tenant_id = given.tenant_id AND attempt.report = given.report
+                                     AND attempt.retry_at > $4) AS pause
+               ON CONFLICT DO NOTHING
+               RETURNING tenant_id, report, report_period, due_at, term, attempt_id, attempts
+           )
+           SELECT asked.tenant_id, asked.report, asked.report_period, asked.due_at, asked.term,
+                  asked.attempt_id AS "attempt_id!", asked.attempts,
+                  known.report_refresh_date AS "refresh_date?", known.row_count AS "row_count?", known.body_hash
+           FROM asked
+           LEFT JOIN LATERAL (SELECT * FROM m365_store.snapshot
+                              WHERE (snapshot.tenant_id, snapshot.report, snapshot.report_period)
+                                  = (asked.tenant_id, asked.report, asked.report_period)
+                              ORDER BY snapshot.report_refresh_date DESC LIMIT 1) AS known ON true
+           WHERE asked.attempt_id IS NOT NULL
+           ORDER BY asked.tenant_id, asked.report, asked.report_period DESC"#,
+        &keys.tenants,
+        &keys.reports as &[&str],
+        &keys.periods,
+        at,
+        worker_id
+    )
+    .fetch_all(&mut *transaction)
+    .await
+    .map_err(&failed)?;
+    skip_older(&mut transaction, &keys, &instants, at).await?;
+    transaction.commit().await.map_err(&failed)?;
+    Ok(rows.into_iter().filter_map(ClaimRow::claim).collect())
+}
+
+/// Closes older open slots of these targets that nobody works on: newer ones answer for them.
+async fn skip_older(
+    connection: &mut PgConnection,
+    keys: &Keys,
+    instants: &[DateTime<Utc>],
+    now: DateTime<Utc>,
+) -> Result<u64, StoreError> {
     let skipped = sqlx::query!(
         "UPDATE m365_store.slot AS older
          SET outcome = 'skipped', closed_at = $5, worker_id = NULL
@@ -95,35 +172,48 @@ pub async fn insert_due(pool: &PgPool, due: &[Due], origin: Origin, now: DateTim
         &keys.tenants,
         &keys.reports as &[&str],
         &keys.periods,
-        &instants,
+        instants,
         now
     )
-    .execute(&mut *transaction)
+    .execute(connection)
     .await
-    .map_err(&failed)?;
-    transaction.commit().await.map_err(&failed)?;
+    .map_err(StoreError::during("closing older slots"))?;
     Ok(skipped.rows_affected())
 }
 
-/// Why a slot exists.
-#[derive(Debug, Clone, Copy)]
-pub enum Origin {
-    /// The schedule.
-    Schedule,
-    /// A person: `once`, `backfill`.
-    Asked,
+/// A claim as the database gives it.
+struct ClaimRow {
+    tenant_id: Uuid,
+    report: String,
+    report_period: i16,
+    due_at: DateTime<Utc>,
+    term: i64,
+    attempt_id: Uuid,
+    attempts: i16,
+    refresh_date: Option<NaiveDate>,
+    row_count: Option<i32>,
+    body_hash: Option<Vec<u8>>,
 }
 
-impl Origin {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Schedule => "schedule",
-            Self::Asked => "asked",
-        }
+impl ClaimRow {
+    /// `None` for a report or period this program does not know.
+    fn claim(self) -> Option<Claim> {
+        let known = self.body_hash.and_then(|hash| {
+            Some(Known { refresh_date: self.refresh_date?, rows: self.row_count?, body_hash: hash.try_into().ok()? })
+        });
+        Some(Claim {
+            target: target(self.tenant_id, &self.report, self.report_period)?,
+            due_at: self.due_at,
+            term: self.term,
+            attempt_id: self.attempt_id,
+            attempt: self.attempts,
+            known,
+        })
     }
 }
 
-/// Claims the slots of up to `tenants` tenants whose time has come, longest period first.
+/// Claims the slots of up to `tenants` tenants whose time has come and that were tried less than `tries` times, longest
+/// period first.
 ///
 /// Work is claimed by tenant, so that one tenant's calls come from one process, one after the other. A claim whose worker
 /// died before it was closed is taken over, and leaves an attempt with the outcome `abandoned`.
@@ -132,18 +222,21 @@ pub async fn claim(
     worker_id: Uuid,
     scope: Scope<'_>,
     tenants: i64,
+    tries: i16,
     now: DateTime<Utc>,
 ) -> Result<Vec<Claim>, StoreError> {
     let (permitted, asked_at, calls, calls_per_attempt) = match scope {
         Scope::Scheduled { tenants, calls, calls_per_attempt } => (tenants, None, calls, calls_per_attempt),
         Scope::Asked { tenants, at } => (tenants, Some(at), 0, 0),
     };
-    let rows = sqlx::query!(
+    let rows = sqlx::query_as!(
+        ClaimRow,
         r#"WITH free AS (
                SELECT tenant.tenant_id FROM m365_store.tenant
                WHERE tenant.tenant_id = ANY ($2)
                  AND EXISTS (SELECT FROM m365_store.slot
                              WHERE slot.tenant_id = tenant.tenant_id AND slot.outcome IS NULL AND slot.not_before <= $3
+                               AND slot.attempts < $9
                                AND CASE WHEN $4::timestamptz IS NULL THEN slot.origin = 'schedule'
                                         ELSE slot.origin = 'asked' AND slot.due_at = $4 AND slot.worker_id IS NULL END)
                  AND ($4 IS NOT NULL
@@ -163,7 +256,7 @@ pub async fn claim(
                JOIN m365_store.slot USING (tenant_id)
                LEFT JOIN m365_store.worker
                  ON worker.worker_id = slot.worker_id AND worker.lease_until > clock_timestamp()
-               WHERE slot.outcome IS NULL AND slot.not_before <= $3 AND worker.worker_id IS NULL
+               WHERE slot.outcome IS NULL AND slot.not_before <= $3 AND worker.worker_id IS NULL AND slot.attempts < $9
                  AND CASE WHEN $4::timestamptz IS NULL THEN slot.origin = 'schedule'
                           ELSE slot.origin = 'asked' AND slot.due_at = $4 END
            ), claimed AS (
@@ -185,9 +278,15 @@ pub async fn claim(
                FROM claimed WHERE dead_worker_id IS NOT NULL
                ON CONFLICT DO NOTHING
            )
-           SELECT tenant_id, report, report_period, due_at, term, attempt_id AS "attempt_id!", attempts
+           SELECT claimed.tenant_id, claimed.report, claimed.report_period, claimed.due_at, claimed.term,
+                  claimed.attempt_id AS "attempt_id!", claimed.attempts,
+                  known.report_refresh_date AS "refresh_date?", known.row_count AS "row_count?", known.body_hash
            FROM claimed
-           ORDER BY tenant_id, report, report_period DESC"#,
+           LEFT JOIN LATERAL (SELECT * FROM m365_store.snapshot
+                              WHERE (snapshot.tenant_id, snapshot.report, snapshot.report_period)
+                                  = (claimed.tenant_id, claimed.report, claimed.report_period)
+                              ORDER BY snapshot.report_refresh_date DESC LIMIT 1) AS known ON true
+           ORDER BY claimed.tenant_id, claimed.report, claimed.report_period DESC"#,
         worker_id,
         permitted,
         now,
@@ -195,45 +294,41 @@ pub async fn claim(
         tenants,
         now - QUOTA_WINDOW,
         i64::from(calls),
-        i64::from(calls_per_attempt)
+        i64::from(calls_per_attempt),
+        tries
     )
     .fetch_all(pool)
     .await
     .map_err(StoreError::during("claiming slots"))?;
-    Ok(rows
-        .into_iter()
-        .filter_map(|row| {
-            Some(Claim {
-                target: target(row.tenant_id, &row.report, row.report_period)?,
-                due_at: row.due_at,
-                term: row.term,
-                attempt_id: row.attempt_id,
-                attempt: row.attempts,
-            })
-        })
-        .collect())
+    Ok(rows.into_iter().filter_map(ClaimRow::claim).collect())
 }
 
-/// Gives back, as if never tried, what this worker holds and does not work on: everything but the attempts in
-/// `in_flight`. It may be claimed again from `not_before` on.
-pub async fn release_all_but(
-    pool: &PgPool,
-    worker_id: Uuid,
-    in_flight: &[Uuid],
-    not_before: DateTime<Utc>,
-) -> Result<u64, StoreError> {
+/// Gives back what this worker holds and does not work on: everything but the attempts in `in_hand`.
+pub async fn release_all_but(pool: &PgPool, worker_id: Uuid, in_hand: &[Uuid]) -> Result<(), StoreError> {
     sqlx::query!(
-        "UPDATE m365_store.slot
-         SET worker_id = NULL, attempts = greatest(attempts - 1, 0), not_before = greatest(not_before, $3)
+        "UPDATE m365_store.slot SET worker_id = NULL
          WHERE worker_id = $1 AND outcome IS NULL AND attempt_id <> ALL ($2)",
         worker_id,
-        in_flight,
-        not_before
+        in_hand
     )
     .execute(pool)
     .await
-    .map(|done| done.rows_affected())
-    .map_err(StoreError::during("releasing slots"))
+    .map_err(StoreError::during("releasing slots"))?;
+    Ok(())
+}
+
+/// Gives back, as if never tried, claims that were not begun.
+pub async fn release_untried(pool: &PgPool, worker_id: Uuid, attempts: &[Uuid]) -> Result<(), StoreError> {
+    sqlx::query!(
+        "UPDATE m365_store.slot SET worker_id = NULL, attempts = attempts - 1
+         WHERE worker_id = $1 AND outcome IS NULL AND attempt_id = ANY ($2)",
+        worker_id,
+        attempts
+    )
+    .execute(pool)
+    .await
+    .map_err(StoreError::during("releasing slots"))?;
+    Ok(())
 }
 
 /// How many of the slots asked for at that instant are open, and when the next of them may be tried.
@@ -261,10 +356,12 @@ pub async fn give_up_asked(
     error_class: &str,
     now: DateTime<Utc>,
 ) -> Result<Vec<Claim>, StoreError> {
-    let rows = sqlx::query!(
-        "UPDATE m365_store.slot SET outcome = 'failed', error_class = $3, closed_at = $4, worker_id = NULL
+    let rows = sqlx::query_as!(
+        ClaimRow,
+        r#"UPDATE m365_store.slot SET outcome = 'failed', error_class = $3, closed_at = $4, worker_id = NULL
          WHERE tenant_id = ANY ($1) AND origin = 'asked' AND due_at = $2 AND outcome IS NULL
-         RETURNING tenant_id, report, report_period, due_at, term, attempt_id, attempts",
+         RETURNING tenant_id, report, report_period, due_at, term, coalesce(attempt_id, gen_random_uuid()) AS "attempt_id!",
+                   attempts, NULL::date AS refresh_date, NULL::integer AS row_count, NULL::bytea AS body_hash"#,
         tenants,
         at,
         error_class,
@@ -273,18 +370,7 @@ pub async fn give_up_asked(
     .fetch_all(pool)
     .await
     .map_err(StoreError::during("giving up slots"))?;
-    Ok(rows
-        .into_iter()
-        .filter_map(|row| {
-            Some(Claim {
-                target: target(row.tenant_id, &row.report, row.report_period)?,
-                due_at: row.due_at,
-                term: row.term,
-                attempt_id: row.attempt_id.unwrap_or_default(),
-                attempt: row.attempts,
-            })
-        })
-        .collect())
+    Ok(rows.into_iter().filter_map(ClaimRow::claim).collect())
 }
 
 /// When, after `now`, the earliest open scheduled slot of these tenants may be tried.

@@ -13,17 +13,17 @@ use uuid::Uuid;
 
 use super::{
     StoreError,
-    attempts::{self, Finished, Receipt},
+    attempts::{self, Finished, Receipt, Served},
     copy::CopyRows,
-    slots::Claim,
+    slots::{Claim, Known},
     targets::Keys,
 };
 use crate::{
     outcome::{ErrorClass, Outcome},
-    report::{Report, Row, Snapshot},
+    report::{Report, Row, Snapshot, Target},
 };
 
-/// A snapshot that has to be written, with its place in the group.
+/// A snapshot that may have to be written, with its place in the group.
 struct Incoming<'a> {
     place: usize,
     attempt: &'a Finished,
@@ -60,11 +60,12 @@ pub(super) async fn write(pool: &PgPool, group: &[Finished], now: DateTime<Utc>)
         .enumerate()
         .filter(|(place, _)| valid.contains(place))
         .filter_map(|(place, attempt)| {
-            let snapshot = attempt.result.as_ref().ok()?;
+            let Ok(Served::Snapshot(snapshot)) = &attempt.result else { return None };
             Some(Incoming { place, attempt, snapshot, hash: snapshot.content_hash() })
         })
         .collect();
     let held = held(connection, &incoming).await?;
+    refuse_outdated(connection, group, &mut receipts, now).await?;
 
     let mut fresh = Vec::new();
     for arrival in &incoming {
@@ -139,7 +140,12 @@ fn provisional(attempt: &Finished) -> Receipt {
         next_try: None,
     };
     match &attempt.result {
-        Ok(snapshot) => receipt.refresh_date = Some(snapshot.refresh_date),
+        Ok(Served::Snapshot(snapshot)) => receipt.refresh_date = Some(snapshot.refresh_date),
+        Ok(Served::Known(known)) => {
+            receipt.outcome = Outcome::Unchanged;
+            receipt.refresh_date = Some(known.refresh_date);
+            receipt.unchanged = u32::try_from(known.rows).unwrap_or(0);
+        }
         Err(unstored) => {
             receipt.outcome = unstored.outcome;
             receipt.class = Some(unstored.class);
@@ -155,11 +161,13 @@ async fn fence(connection: &mut PgConnection, group: &[Finished]) -> Result<Hash
     let keys = Keys::of(group.iter().map(|attempt| attempt.claim.target));
     let instants: Vec<_> = group.iter().map(|attempt| attempt.claim.due_at).collect();
     let terms: Vec<_> = group.iter().map(|attempt| attempt.claim.term).collect();
+    // A term alone could come again after a failover that lost the last commits.
+    let attempts: Vec<_> = group.iter().map(|attempt| attempt.claim.attempt_id).collect();
     let places = sqlx::query_scalar!(
         r#"SELECT claim.place AS "place!"
-           FROM unnest($1::uuid[], $2::text[], $3::smallint[], $4::timestamptz[], $5::bigint[])
-               WITH ORDINALITY AS claim (tenant_id, report, report_period, due_at, term, place)
-           JOIN m365_store.slot USING (tenant_id, report, report_period, due_at, term)
+           FROM unnest($1::uuid[], $2::text[], $3::smallint[], $4::timestamptz[], $5::bigint[], $6::uuid[])
+               WITH ORDINALITY AS claim (tenant_id, report, report_period, due_at, term, attempt_id, place)
+           JOIN m365_store.slot USING (tenant_id, report, report_period, due_at, term, attempt_id)
            WHERE slot.outcome IS NULL
            ORDER BY slot.tenant_id, slot.report, slot.report_period, slot.due_at
            FOR UPDATE OF slot"#,
@@ -167,7 +175,8 @@ async fn fence(connection: &mut PgConnection, group: &[Finished]) -> Result<Hash
         &keys.reports as &[&str],
         &keys.periods,
         &instants,
-        &terms
+        &terms,
+        &attempts
     )
     .fetch_all(connection)
     .await
@@ -223,6 +232,46 @@ async fn held(connection: &mut PgConnection, incoming: &[Incoming<'_>]) -> Resul
             Some((incoming.get(place)?.place, held))
         })
         .collect())
+}
+
+/// Bytes that were known when the slot was claimed say nothing any more if the ledger has got other content under their
+/// refresh date since. Such an attempt is made again, and then reads what it gets.
+async fn refuse_outdated(
+    connection: &mut PgConnection,
+    group: &[Finished],
+    receipts: &mut [Receipt],
+    now: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    let known: Vec<(usize, Target, Known)> = group
+        .iter()
+        .enumerate()
+        .filter_map(|(place, attempt)| match attempt.result {
+            Ok(Served::Known(known)) => Some((place, attempt.claim.target, known)),
+            _ => None,
+        })
+        .collect();
+    let keys = Keys::of(known.iter().map(|(_, target, _)| *target));
+    let outdated = sqlx::query_scalar!(
+        r#"SELECT key.place AS "place!"
+           FROM unnest($1::uuid[], $2::text[], $3::smallint[], $4::date[], $5::bytea[])
+               WITH ORDINALITY AS key (tenant_id, report, report_period, report_refresh_date, body_hash, place)
+           LEFT JOIN m365_store.snapshot
+               USING (tenant_id, report, report_period, report_refresh_date, body_hash)
+           WHERE snapshot.revision IS NULL"#,
+        &keys.tenants,
+        &keys.reports as &[&str],
+        &keys.periods,
+        &known.iter().map(|(_, _, known)| known.refresh_date).collect::<Vec<_>>(),
+        &known.iter().map(|(_, _, known)| known.body_hash.to_vec()).collect::<Vec<_>>()
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(StoreError::during("checking what is known"))?;
+    for place in outdated.into_iter().filter_map(|place| usize::try_from(place - 1).ok()) {
+        let receipt = &mut receipts[known[place].0];
+        *receipt = Receipt { next_try: Some(now), ..fenced(receipt.claim) };
+    }
+    Ok(())
 }
 
 /// Replaces a snapshot that was served again under the same refresh date with other content. The replaced rows are kept,
@@ -286,7 +335,7 @@ async fn reissue(
     sqlx::query!(
         "UPDATE m365_store.snapshot
          SET revision = revision + 1, row_count = $5, first_report_date = $6, last_report_date = $7, content_hash = $8,
-             source_columns = $9, attempt_id = $10, fetched_at = $11
+             source_columns = $9, attempt_id = $10, fetched_at = $11, body_hash = $12
          WHERE tenant_id = $1 AND report = $2 AND report_period = $3 AND report_refresh_date = $4",
         arrival.tenant_id(),
         report.name,
@@ -298,7 +347,8 @@ async fn reissue(
         &arrival.hash[..],
         &snapshot.source_columns,
         arrival.attempt.claim.attempt_id,
-        arrival.attempt.finished_at
+        arrival.attempt.finished_at,
+        &snapshot.body_hash[..]
     )
     .execute(connection)
     .await
@@ -439,13 +489,14 @@ async fn enter_in_ledger(connection: &mut PgConnection, new: &[&Incoming<'_>]) -
     sqlx::query!(
         "INSERT INTO m365_store.snapshot (
              tenant_id, report, report_period, report_refresh_date, revision, row_count, first_report_date,
-             last_report_date, content_hash, source_columns, attempt_id, first_fetched_at, fetched_at)
+             last_report_date, content_hash, body_hash, source_columns, attempt_id, first_fetched_at, fetched_at)
          SELECT tenant_id, report, report_period, report_refresh_date, 1, row_count, first_report_date, last_report_date,
-                content_hash, ARRAY (SELECT jsonb_array_elements_text(source_columns)), attempt_id, fetched_at, fetched_at
+                content_hash, body_hash, ARRAY (SELECT jsonb_array_elements_text(source_columns)), attempt_id, fetched_at,
+                fetched_at
          FROM unnest($1::uuid[], $2::text[], $3::smallint[], $4::date[], $5::integer[], $6::date[], $7::date[],
-                     $8::bytea[], $9::jsonb[], $10::uuid[], $11::timestamptz[])
+                     $8::bytea[], $9::bytea[], $10::jsonb[], $11::uuid[], $12::timestamptz[])
              AS new (tenant_id, report, report_period, report_refresh_date, row_count, first_report_date,
-                     last_report_date, content_hash, source_columns, attempt_id, fetched_at)",
+                     last_report_date, content_hash, body_hash, source_columns, attempt_id, fetched_at)",
         &keys.tenants,
         &keys.reports as &[&str],
         &keys.periods,
@@ -454,6 +505,7 @@ async fn enter_in_ledger(connection: &mut PgConnection, new: &[&Incoming<'_>]) -
         &firsts,
         &lasts,
         &new.iter().map(|arrival| arrival.hash.to_vec()).collect::<Vec<_>>(),
+        &new.iter().map(|arrival| arrival.snapshot.body_hash.to_vec()).collect::<Vec<_>>(),
         &columns,
         &new.iter().map(|arrival| arrival.attempt.claim.attempt_id).collect::<Vec<_>>(),
         &new.iter().map(|arrival| arrival.attempt.finished_at).collect::<Vec<_>>(),

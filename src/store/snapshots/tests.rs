@@ -10,7 +10,7 @@ use crate::{
     plan::Due,
     report::{Period, Target, catalogue::OFFICE365_ACTIVE_USER_COUNTS as REPORT},
     store::{
-        slots::{self, Origin, Scope},
+        slots::{self, Scope},
         targets, verify,
     },
 };
@@ -34,22 +34,17 @@ fn body(random: &mut StdRng, period: Period, refresh: u32) -> Snapshot {
             extra: None,
         })
         .collect();
-    Snapshot {
-        report: &REPORT,
-        period,
-        refresh_date: day(refresh),
-        rows,
-        source_columns: vec!["a".into(), "b,\"c".into()],
-    }
+    let source_columns = vec!["a".into(), "b,\"c".into()];
+    Snapshot { report: &REPORT, period, refresh_date: day(refresh), rows, source_columns, body_hash: random.random() }
 }
 
 async fn claims(pool: &PgPool, worker: Uuid, targets: &[Target], at: DateTime<Utc>) -> Vec<Claim> {
     targets::renew_lease(pool, worker, "test", Duration::from_mins(1)).await.expect("a lease");
     let due: Vec<Due> = targets.iter().map(|&target| Due { target, at, missed: 0 }).collect();
-    slots::insert_due(pool, &due, Origin::Schedule, at).await.expect("slots");
+    slots::insert_due(pool, &due, at).await.expect("slots");
     let tenants: Vec<Uuid> = targets.iter().map(|target| target.tenant_id).collect();
     let scope = Scope::Scheduled { tenants: &tenants, calls: 1_000, calls_per_attempt: 3 };
-    slots::claim(pool, worker, scope, 100, at).await.expect("claims")
+    slots::claim(pool, worker, scope, 100, 100, at).await.expect("claims")
 }
 
 fn finished(claim: Claim, worker_id: Uuid, snapshot: Snapshot, at: DateTime<Utc>) -> Finished {
@@ -62,7 +57,7 @@ fn finished(claim: Claim, worker_id: Uuid, snapshot: Snapshot, at: DateTime<Utc>
         http_status: Some(200),
         request_id: None,
         client_request_id: claim.attempt_id,
-        result: Ok(snapshot),
+        result: Ok(Served::Snapshot(snapshot)),
     }
 }
 
@@ -193,9 +188,7 @@ async fn a_group_with_two_bodies_for_one_key_is_written_one_by_one(pool: PgPool)
     let at = DateTime::UNIX_EPOCH + TimeDelta::days(20_000);
     let one = claims(&pool, worker, &[target], at).await[0];
     let later = at + TimeDelta::hours(1);
-    slots::insert_due(&pool, &[Due { target, at: later, missed: 0 }], Origin::Asked, later).await.expect("a slot");
-    let asked = Scope::Asked { tenants: &tenants, at: later };
-    let two = slots::claim(&pool, worker, asked, 1, later).await.expect("a claim")[0];
+    let two = slots::ask(&pool, worker, &[target], later).await.expect("a claim")[0];
     let (first, second) = (body(&mut random, Period::D7, 10), body(&mut random, Period::D7, 10));
     let clock = crate::clock::Clock::simulated(at);
     let (committer, task) = crate::store::Committer::start(&pool, &clock);
@@ -210,4 +203,34 @@ async fn a_group_with_two_bodies_for_one_key_is_written_one_by_one(pool: PgPool)
     drop(committer);
     task.await.expect("the committer ended");
     assert_sound(&pool, "after both").await;
+}
+
+#[sqlx::test]
+async fn known_bytes_write_nothing_and_count_only_while_the_ledger_holds_them(pool: PgPool) {
+    let tenants = tenants(&pool, 1).await;
+    let target = Target { tenant_id: tenants[0], report: &REPORT, period: Period::D7 };
+    let worker = Uuid::from_u128(99);
+    let mut random = StdRng::seed_from_u64(3);
+    let at = |hour| DateTime::UNIX_EPOCH + TimeDelta::days(20_000) + TimeDelta::hours(hour);
+    targets::renew_lease(&pool, worker, "test", Duration::from_mins(1)).await.expect("a lease");
+    let first = slots::ask(&pool, worker, &[target], at(0)).await.expect("a claim")[0];
+    assert_eq!(first.known, None);
+    let served = body(&mut random, Period::D7, 10);
+    let rows = served.rows.len();
+    write(&pool, &[finished(first, worker, served.clone(), at(0))], at(0)).await.expect("written");
+
+    let second = slots::ask(&pool, worker, &[target], at(1)).await.expect("a claim")[0];
+    let known = second.known.expect("the ledger holds one");
+    assert_eq!((known.refresh_date, known.body_hash), (served.refresh_date, served.body_hash));
+    let same = |claim| Finished { result: Ok(Served::Known(known)), ..finished(claim, worker, served.clone(), at(1)) };
+    let receipt = write(&pool, &[same(second)], at(1)).await.expect("written").remove(0);
+    assert_eq!((receipt.outcome, receipt.unchanged as usize), (Outcome::Unchanged, rows));
+
+    let third = slots::ask(&pool, worker, &[target], at(2)).await.expect("a claim")[0];
+    let fourth = slots::ask(&pool, worker, &[target], at(3)).await.expect("a claim")[0];
+    let reissued = body(&mut random, Period::D7, 10);
+    write(&pool, &[finished(fourth, worker, reissued, at(3))], at(3)).await.expect("written");
+    let receipt = write(&pool, &[same(third)], at(3)).await.expect("written").remove(0);
+    assert_eq!((receipt.class, receipt.next_try), (Some(ErrorClass::Fenced), Some(at(3))), "to be read after all");
+    assert_sound(&pool, "after all").await;
 }
