@@ -3,7 +3,7 @@
 //!
 //! A group of attempts shares a transaction. Nobody else can write the same rows meanwhile: each slot is claimed by one
 //! worker (its term proves it), and an advisory lock for each tenant and report covers the rest. So what is new can be
-//! decided by reading first, and goes in by `COPY`; what is held already is not touched at all.
+//! decided by reading first, and goes in by `INSERT` or `COPY`; what is held already is not touched at all.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -20,8 +20,11 @@ use super::{
 };
 use crate::{
     outcome::{ErrorClass, Outcome},
-    report::{Report, Row, Snapshot, Target},
+    report::{ColumnKind, Report, Row, Snapshot, Target},
 };
+
+/// From here on rows are many.
+const MANY_ROWS: usize = 2_000;
 
 /// A snapshot that may have to be written, with its place in the group.
 struct Incoming<'a> {
@@ -94,7 +97,8 @@ pub(super) async fn write(pool: &PgPool, group: &[Finished], now: DateTime<Utc>)
             (0..arrivals.len()).filter(|&n| arrivals[n].snapshot.report == report).collect()
         };
         let new: Vec<_> = of_report(&new).into_iter().map(|n| new[n]).collect();
-        copy_rows(connection, report.table, report, new.iter().flat_map(|arrival| rows_of(arrival))).await?;
+        let rows: Vec<_> = new.iter().flat_map(|arrival| rows_of(arrival)).collect();
+        insert_rows(connection, report.table, report, &rows).await?;
         let fresh: Vec<_> = of_report(&fresh).into_iter().map(|n| fresh[n]).collect();
         advance_current(connection, report, &fresh).await?;
     }
@@ -310,7 +314,7 @@ async fn reissue(
         .execute(&mut *connection)
         .await
         .map_err(&failed)?;
-    copy_rows(connection, report.table, report, rows_of(arrival)).await?;
+    insert_rows(connection, report.table, report, &rows_of(arrival).collect::<Vec<_>>()).await?;
 
     let (first, last) = snapshot.dates();
     let (inserted, updated, unchanged): (i64, i64, i64) = sqlx::query_as(sql(
@@ -410,7 +414,7 @@ async fn advance_current(
     fresh: &[&Incoming<'_>],
 ) -> Result<(), StoreError> {
     let failed = StoreError::during("reading current rows");
-    let mut candidates: BTreeMap<(Uuid, NaiveDate), CopyRow<'_>> = BTreeMap::new();
+    let mut candidates: BTreeMap<(Uuid, NaiveDate), NewRow<'_>> = BTreeMap::new();
     let mut ranges: HashMap<Uuid, (NaiveDate, NaiveDate)> = HashMap::new();
     for arrival in fresh {
         let (first, last) = arrival.snapshot.dates();
@@ -447,7 +451,8 @@ async fn advance_current(
             newer.push(candidate);
         }
     }
-    copy_rows(connection, &format!("{}_current", report.table), report, candidates.into_values()).await?;
+    let first_seen: Vec<_> = candidates.into_values().collect();
+    insert_rows(connection, &format!("{}_current", report.table), report, &first_seen).await?;
     replace_current(connection, report, &newer).await
 }
 
@@ -455,7 +460,7 @@ async fn advance_current(
 async fn replace_current(
     connection: &mut PgConnection,
     report: &'static Report,
-    newer: &[CopyRow<'_>],
+    newer: &[NewRow<'_>],
 ) -> Result<(), StoreError> {
     if newer.is_empty() {
         return Ok(());
@@ -518,7 +523,7 @@ async fn enter_in_ledger(connection: &mut PgConnection, new: &[&Incoming<'_>]) -
 
 /// One row on its way into a table.
 #[derive(Clone, Copy)]
-struct CopyRow<'a> {
+struct NewRow<'a> {
     tenant_id: Uuid,
     refresh_date: NaiveDate,
     period: i16,
@@ -526,16 +531,16 @@ struct CopyRow<'a> {
     row: &'a Row,
 }
 
-impl CopyRow<'_> {
+impl NewRow<'_> {
     /// What decides between two rows of one date.
     const fn vintage(&self) -> (NaiveDate, i16) {
         (self.refresh_date, self.period)
     }
 }
 
-fn rows_of<'a>(arrival: &Incoming<'a>) -> impl Iterator<Item = CopyRow<'a>> + use<'a> {
+fn rows_of<'a>(arrival: &Incoming<'a>) -> impl Iterator<Item = NewRow<'a>> + use<'a> {
     let (tenant_id, snapshot, fetched_at) = (arrival.tenant_id(), arrival.snapshot, arrival.attempt.finished_at);
-    snapshot.rows.iter().map(move |row| CopyRow {
+    snapshot.rows.iter().map(move |row| NewRow {
         tenant_id,
         refresh_date: snapshot.refresh_date,
         period: snapshot.period.days(),
@@ -554,25 +559,69 @@ fn reports(arrivals: &[&Incoming<'_>]) -> Vec<&'static Report> {
     reports
 }
 
+/// Writes new rows: a few in one round trip, many by `COPY`, which is faster by the row but takes several trips and, over
+/// TCP, stalls for one delayed acknowledgement.
+async fn insert_rows(
+    connection: &mut PgConnection,
+    table: &str,
+    report: &Report,
+    rows: &[NewRow<'_>],
+) -> Result<(), StoreError> {
+    match rows.len() {
+        0 => Ok(()),
+        1..MANY_ROWS => insert_few(connection, table, report, rows).await,
+        MANY_ROWS.. => copy_rows(connection, table, report, rows).await,
+    }
+}
+
+async fn insert_few(
+    connection: &mut PgConnection,
+    table: &str,
+    report: &Report,
+    rows: &[NewRow<'_>],
+) -> Result<(), StoreError> {
+    let kinds = report.columns.iter().map(|column| match column.kind {
+        ColumnKind::Count => "bigint",
+    });
+    let types = ["uuid", "date", "date", "smallint"].into_iter().chain(kinds).chain(["text", "timestamptz"]);
+    let arrays: Vec<String> = types.zip(1..).map(|(kind, place)| format!("${place}::{kind}[]")).collect();
+    let template = format!(
+        "INSERT INTO m365_store.{table} ({{columns}})
+         SELECT tenant_id, report_date, report_refresh_date, report_period, {{measures}}, extra::jsonb, fetched_at
+         FROM unnest({}) AS new ({{columns}})",
+        arrays.join(", ")
+    );
+    let mut query = sqlx::query(statement(report, &template))
+        .bind(rows.iter().map(|new| new.tenant_id).collect::<Vec<_>>())
+        .bind(rows.iter().map(|new| new.row.report_date).collect::<Vec<_>>())
+        .bind(rows.iter().map(|new| new.refresh_date).collect::<Vec<_>>())
+        .bind(rows.iter().map(|new| new.period).collect::<Vec<_>>());
+    for column in 0..report.columns.len() {
+        query = query.bind(rows.iter().map(|new| new.row.values[column]).collect::<Vec<_>>());
+    }
+    query
+        .bind(rows.iter().map(|new| new.row.extra.as_deref()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|new| new.fetched_at).collect::<Vec<_>>())
+        .execute(connection)
+        .await
+        .map_err(StoreError::during("writing rows"))?;
+    Ok(())
+}
+
 async fn copy_rows(
     connection: &mut PgConnection,
     table: &str,
     report: &Report,
-    rows: impl Iterator<Item = CopyRow<'_>>,
+    rows: &[NewRow<'_>],
 ) -> Result<(), StoreError> {
     let fields = i16::try_from(report.columns.len() + 6).unwrap_or(i16::MAX);
     let mut encoded = CopyRows::new(fields);
-    let mut any = false;
-    for CopyRow { tenant_id, refresh_date, period, fetched_at, row } in rows {
-        any = true;
-        encoded.row().uuid(tenant_id).date(row.report_date).date(refresh_date).smallint(period);
+    for NewRow { tenant_id, refresh_date, period, fetched_at, row } in rows {
+        encoded.row().uuid(*tenant_id).date(row.report_date).date(*refresh_date).smallint(*period);
         for value in &row.values {
             encoded.bigint(*value);
         }
-        encoded.jsonb(row.extra.as_deref()).timestamptz(fetched_at);
-    }
-    if !any {
-        return Ok(());
+        encoded.jsonb(row.extra.as_deref()).timestamptz(*fetched_at);
     }
     let failed = StoreError::during("copying rows");
     let sql = statement(report, &format!("COPY m365_store.{table} ({{columns}}) FROM STDIN (FORMAT binary)"));
@@ -585,9 +634,10 @@ async fn copy_rows(
 /// The one place where a statement is put together. All that goes in is text of this program: the template, and the table
 /// and column names of a report's definition, which is compiled in. Values are always bound.
 pub(super) fn statement(report: &Report, template: &str) -> AssertSqlSafe<String> {
+    let names: Vec<&str> = report.columns.iter().map(|column| column.name).collect();
     let measures = |prefix: &str| {
-        let names = report.columns.iter().map(|column| column.name).chain(["extra"]);
-        names.map(|name| format!("{prefix}{name}")).collect::<Vec<_>>().join(", ")
+        let all = names.iter().chain(&["extra"]);
+        all.map(|name| format!("{prefix}{name}")).collect::<Vec<_>>().join(", ")
     };
     let own = measures("");
     let facts = format!("m365_store.{}", report.table);
@@ -600,6 +650,7 @@ pub(super) fn statement(report: &Report, template: &str) -> AssertSqlSafe<String
                 "{columns}",
                 &format!("tenant_id, report_date, report_refresh_date, report_period, {own}, fetched_at"),
             )
+            .replace("{measures}", &names.join(", "))
             .replace("{new_measures}", &measures("new."))
             .replace("{old_measures}", &measures("old."))
             .replace("{values}", &format!("report_refresh_date, report_period, {own}, fetched_at"))
