@@ -8,6 +8,7 @@ mod migrate;
 mod once;
 mod run;
 mod service;
+mod sparkline;
 mod status;
 mod verify;
 

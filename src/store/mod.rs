@@ -4,6 +4,8 @@
 
 mod attempts;
 mod connect;
+#[cfg(test)]
+mod contract;
 mod copy;
 #[cfg(feature = "demo")]
 pub mod demo;
