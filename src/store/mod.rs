@@ -10,6 +10,7 @@ mod copy;
 #[cfg(feature = "demo")]
 pub mod demo;
 mod error;
+pub mod export;
 mod group;
 pub mod local;
 mod migrate;
