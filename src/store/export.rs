@@ -2,7 +2,10 @@
 
 use chrono::{DateTime, NaiveDate, Utc};
 use futures_util::TryStreamExt;
-use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row as _, postgres::PgRow};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions as _, PgConnection, PgPool, Row as _,
+    postgres::{PgConnectOptions, PgRow},
+};
 
 /// What a column holds. The contract has no other types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +61,12 @@ pub struct Named {
     pub tenant_id: String,
     /// Its name.
     pub tenant_name: String,
+}
+
+/// Lets connections opened from now on take their time: a whole view is no slow statement to be warned of.
+pub fn expect_long_statements(pool: &PgPool) {
+    let options = PgConnectOptions::clone(&pool.connect_options());
+    pool.set_connect_options(options.disable_statement_logging());
 }
 
 /// The views there are, by name.

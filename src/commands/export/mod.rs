@@ -38,6 +38,7 @@ pub async fn export(settings: &Settings, args: &ExportArgs) -> anyhow::Result<Ex
         return Err(wrong("parquet is not for a terminal: say --output FILE, or send it through a pipe".to_owned()));
     }
     let database = Database::open(settings).await?;
+    export::expect_long_statements(&database.pool);
     let done = from(&database, settings, args).await;
     database.close().await;
     match done {
