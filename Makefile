@@ -18,7 +18,7 @@ lint: ## format and lints only
 bench: ## measure
 	@exec ./scripts/bench.sh $(ARGS)
 
-bench-bi: ## measure the views on 12 million rows: about five minutes, 4 GB of disk
+bench-bi: ## measure the views on 12 million rows: some minutes, 4 GB of disk
 	@exec ./scripts/bench-bi.sh
 
 db: ## start a PostgreSQL to develop against, and print its DATABASE_URL
