@@ -1,6 +1,6 @@
 # `make help` lists what there is. The work is done by scripts/, which can be called by themselves.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench db sqlx clean-db
+.PHONY: help demo test lint bench bench-bi db sqlx clean-db
 ARGS ?=
 
 help: ## this list
@@ -17,6 +17,9 @@ lint: ## format and lints only
 
 bench: ## measure
 	@exec ./scripts/bench.sh $(ARGS)
+
+bench-bi: ## measure the views on 12 million rows: some minutes, 4 GB of disk
+	@exec ./scripts/bench-bi.sh
 
 db: ## start a PostgreSQL to develop against, and print its DATABASE_URL
 	@exec ./scripts/db.sh

@@ -60,13 +60,27 @@ pub enum Command {
     #[command(after_help = "Examples:\n  m365-ledger backfill\n  m365-ledger backfill --tenant Contoso")]
     Backfill(OnceArgs),
     /// Show what is held and how fresh it is.
-    #[command(after_help = "Examples:\n  m365-ledger status\n  \
+    ///
+    /// Each tenant with the trend of every product, one mark a week; of the first ten tenants by name.
+    #[command(after_help = "Examples:\n  m365-ledger status\n  m365-ledger status --watch 5\n  \
                             m365-ledger status --json | jq '.targets[] | select(.state != \"ok\")'")]
     Status {
         /// One JSON document on stdout.
         #[arg(long)]
         json: bool,
+        /// Show it anew every so many seconds, until Ctrl-C.
+        #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "10", conflicts_with = "json",
+              value_parser = clap::value_parser!(u16).range(1..=3600))]
+        watch: Option<u16>,
     },
+    /// Write a view of the contract to a file, as CSV or Parquet.
+    ///
+    /// Reads only, row by row, and needs no more memory for more rows. In CSV, text that a spreadsheet would take for a
+    /// formula gets a leading apostrophe, and what is unknown is empty. docs/data-model.md lists the views.
+    #[command(after_help = "Examples:\n  m365-ledger export --view active_users_daily > daily.csv\n  \
+                            m365-ledger export --view active_users_daily_long --tenant Contoso --output long.csv\n  \
+                            m365-ledger export --view active_users_snapshots --format parquet --output all.parquet")]
+    Export(ExportArgs),
     /// Check what is stored against the ledger: nothing lost, nothing mixed, nothing doubled.
     ///
     /// Reads only. Exit code 1 means that something is violated; notes alone leave it at 0.
@@ -137,6 +151,32 @@ pub struct OnceArgs {
     /// Do not apply pending migrations.
     #[arg(long)]
     pub no_migrate: bool,
+}
+
+/// What is exported, and where to.
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// The view.
+    #[arg(long, value_name = "VIEW")]
+    pub view: String,
+    /// How it is written.
+    #[arg(long, value_enum, default_value_t = ExportFormat::Csv)]
+    pub format: ExportFormat,
+    /// Only this tenant, by ID or name.
+    #[arg(long, value_name = "ID|NAME")]
+    pub tenant: Option<String>,
+    /// The file, replaced when all of it is written; stdout without.
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// Formats of `export`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum ExportFormat {
+    /// Text with commas, for spreadsheets.
+    Csv,
+    /// Columns with types, for notebooks and data lakes.
+    Parquet,
 }
 
 /// How the demonstration runs.

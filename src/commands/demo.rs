@@ -32,6 +32,7 @@ mod simulated {
     use super::super::{
         run,
         service::{Database, Sources, Staffed},
+        sparkline::{NAMES, figures, sparkline, weekly_averages},
     };
     use crate::{
         cli::DemoArgs,
@@ -53,7 +54,6 @@ mod simulated {
     const LAG: TimeDelta = TimeDelta::days(2);
     /// Days shown in the table.
     const SHOWN: usize = 14;
-    const NAMES: [&str; 7] = ["Office 365", "Exchange", "OneDrive", "SharePoint", "Skype f. B.", "Yammer", "Teams"];
 
     pub async fn demo(args: DemoArgs) -> anyhow::Result<ExitCode> {
         let days = i64::from(args.days);
@@ -159,7 +159,7 @@ mod simulated {
             println!("All {} days held, {} to {}:\n", days.len(), first.report_date, last.report_date);
             for (number, name) in NAMES.iter().enumerate() {
                 let values: Vec<_> = days.iter().map(|day| figures(day)[number]).collect();
-                println!("  {name:<11} {}", sparkline(&values));
+                println!("  {name:<11} {}", sparkline(&weekly_averages(&values)));
             }
         }
         println!(
@@ -191,28 +191,5 @@ mod simulated {
             table.add_row(cells);
         }
         table
-    }
-
-    const fn figures(day: &Day) -> [Option<i64>; 7] {
-        [day.office_365, day.exchange, day.onedrive, day.sharepoint, day.skype_for_business, day.yammer, day.teams]
-    }
-
-    /// One mark for the average of each whole week, counted back from the newest day.
-    fn sparkline(values: &[Option<i64>]) -> String {
-        const MARKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-        let weeks: Vec<Option<i64>> = values
-            .rchunks_exact(7)
-            .rev()
-            .map(|week| {
-                let known: Vec<i64> = week.iter().flatten().copied().collect();
-                let count = i64::try_from(known.len()).ok().filter(|&count| count > 0)?;
-                Some(known.iter().sum::<i64>() / count)
-            })
-            .collect();
-        let top = weeks.iter().flatten().max().copied().unwrap_or(0).max(1);
-        weeks
-            .iter()
-            .map(|week| week.map_or(' ', |week| MARKS[usize::try_from(week * 7 / top).unwrap_or(0).min(7)]))
-            .collect()
     }
 }

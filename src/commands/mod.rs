@@ -3,11 +3,13 @@
 mod config;
 mod demo;
 mod doctor;
+mod export;
 mod healthcheck;
 mod migrate;
 mod once;
 mod run;
 mod service;
+mod sparkline;
 mod status;
 mod verify;
 
@@ -60,7 +62,8 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Run { no_migrate } => run::run(effective.settings, no_migrate).await,
         Command::Once(args) => once::once(settings, &args).await,
         Command::Backfill(args) => once::backfill(settings, &args).await,
-        Command::Status { json } => status::status(settings, json).await,
+        Command::Status { json, watch } => status::status(settings, json, watch).await,
+        Command::Export(args) => export::export(settings, &args).await,
         Command::Verify { json } => verify::verify(settings, json).await,
         Command::Doctor { json } => doctor::doctor(settings, json).await,
         Command::Migrate => migrate::migrate(settings).await,

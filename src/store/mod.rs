@@ -4,10 +4,13 @@
 
 mod attempts;
 mod connect;
+#[cfg(test)]
+mod contract;
 mod copy;
 #[cfg(feature = "demo")]
 pub mod demo;
 mod error;
+pub mod export;
 mod group;
 pub mod local;
 mod migrate;

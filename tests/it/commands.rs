@@ -3,13 +3,14 @@
 use graph_sim::{Config, Host, Sim, TENANT_ID};
 use serde_json::{Value, json};
 
-use crate::support::{PATIENCE, Program, Scene, TestDb, free_address};
+use crate::support::{PATIENCE, Program, Scene, TestDb, eventually, free_address};
 
-const COMMANDS: [&[&str]; 13] = [
+const COMMANDS: [&[&str]; 14] = [
     &["run"],
     &["once"],
     &["backfill"],
     &["status"],
+    &["export"],
     &["verify"],
     &["doctor"],
     &["migrate"],
@@ -62,6 +63,8 @@ async fn status_says_what_is_held() {
     }
     let run = program.run(&["status"]).await.expect_code(0);
     assert!(run.stdout.contains("Contoso") && run.stdout.contains("D180"), "{}", run.stdout);
+    let trend = format!("Contoso: average day of each of the 25 weeks to {}\n  Office 365  ", sim.refresh_date());
+    assert!(run.stdout.contains(&trend), "no `{trend}` in:\n{}", run.stdout);
 
     // A day that Microsoft leaves out is a gap.
     let gone = sim.refresh_date() - chrono::Days::new(2);
@@ -71,6 +74,19 @@ async fn status_says_what_is_held() {
     assert_eq!(status["gaps"][0]["gap_start"], json!(gone));
     assert_eq!((&status["gaps"][0]["gap_end"], &status["gaps"][0]["days"]), (&json!(gone), &json!(1)));
     assert_eq!(db.sizes().await[1], 179);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_is_shown_anew_until_it_is_stopped() {
+    let Scene { sim: _sim, db: _db, program } = Scene::new().await;
+    program.once(&[]).await;
+    program.run(&["status", "--watch", "0"]).await.expect_code(2);
+    program.run(&["status", "--watch", "--json"]).await.expect_code(2);
+    let watching = program.spawn(&["status", "--watch", "1"]);
+    eventually("it is shown three times", async || watching.log().matches("UTC, every 1 s").count() >= 3).await;
+    assert!(watching.log().matches("D180").count() >= 2, "{}", watching.log());
+    watching.signal(nix::sys::signal::Signal::SIGINT);
+    assert_eq!(watching.code().await, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

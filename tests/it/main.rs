@@ -1,9 +1,11 @@
 //! The program as a person runs it: the real binary against the stand-in for Microsoft and a real PostgreSQL.
 
+mod bi;
 mod columns;
 mod commands;
 mod crash;
 mod downtime;
+mod export;
 mod faults;
 mod history;
 mod lifecycle;

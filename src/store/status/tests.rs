@@ -184,7 +184,7 @@ async fn the_reader_reads_the_contract_and_nothing_else(pool: PgPool) {
     let all: String = sqlx::query_scalar(sql).fetch_one(&mut *connection).await.unwrap();
     sqlx::query("SET ROLE m365_reader").execute(&mut *connection).await.unwrap();
     let counts: Vec<i64> = sqlx::query_scalar(sqlx::AssertSqlSafe(all)).fetch_all(&mut *connection).await.unwrap();
-    assert_eq!(counts.len(), 11);
+    assert_eq!(counts.len(), 15);
     let sql = "SELECT count(*) FROM m365_v1.active_users_as_of('2026-01-11')";
     assert_eq!(sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut *connection).await.unwrap(), 14);
     for refused in [
@@ -232,8 +232,16 @@ async fn every_view_and_column_has_a_comment_and_a_plain_type(pool: PgPool) {
     let unwarned: Vec<String> = sqlx::query_scalar(
         "SELECT c.relname || '.' || a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND attnum > 0
          WHERE c.relnamespace = 'm365_v1'::regnamespace
-           AND a.attname IN ('active_users', 'teams', 'office_365', 'old_value', 'new_value', 'delta')
-           AND col_description(c.oid, a.attnum) NOT LIKE '%Do not sum over days or products.'",
+           AND (a.attname IN ('active_users', 'teams', 'office_365', 'old_value', 'new_value', 'delta')
+                OR a.attname ~ 'avg|peak_daily')
+           AND col_description(c.oid, a.attnum) !~ 'Do not sum over (days|time) or products'
+         UNION ALL
+         SELECT table_name || '.' || column_name || ' promises what daily counts cannot give'
+         FROM information_schema.columns WHERE table_schema = 'm365_v1' AND column_name ~ '(^|_)(wau|mau)(_|$)'
+         UNION ALL
+         SELECT table_name || '.' || column_name || ' is not numeric(12,2)'
+         FROM information_schema.columns
+         WHERE table_schema = 'm365_v1' AND data_type = 'numeric' AND (numeric_precision, numeric_scale) <> (12, 2)",
     )
     .fetch_all(&pool)
     .await
@@ -252,9 +260,9 @@ async fn report_time_is_midnight_utc_in_every_session(pool: PgPool) {
 
 #[sqlx::test]
 async fn the_contract_says_which_it_is(pool: PgPool) {
-    let sql = "SELECT contract_version, program_version, schema_version >= 2 FROM m365_v1.contract_info";
+    let sql = "SELECT contract_version, program_version, schema_version >= 3 FROM m365_v1.contract_info";
     let before: (String, Option<String>, bool) = sqlx::query_as(sql).fetch_one(&pool).await.unwrap();
-    assert_eq!(before, ("1.0".into(), None, true));
+    assert_eq!(before, ("1.1".into(), None, true));
     sqlx::query("INSERT INTO m365_store.program (version, started_at) VALUES ('0.1.0', now())")
         .execute(&pool)
         .await
