@@ -1,11 +1,18 @@
 # Works with BuildKit and with the legacy builder. Both bases are arguments, for mirrors and for pinning by digest:
 #   docker build --build-arg BUILD_IMAGE=… --build-arg RUNTIME_IMAGE=… -t m365-ledger .
+# There are two targets: `runtime`, the product, which is also what comes without --target; and `demo`, the very same
+# program with the stand-in for Microsoft beside it.
 ARG BUILD_IMAGE=rust:1.95-bookworm
 ARG RUNTIME_IMAGE=gcr.io/distroless/cc-debian12:nonroot
 
 FROM ${BUILD_IMAGE} AS builder
 WORKDIR /build
-ENV SQLX_OFFLINE=true CARGO_TERM_COLOR=never
+ENV SQLX_OFFLINE=true CARGO_TERM_COLOR=never \
+    RUSTFLAGS="--remap-path-prefix=/build=. --remap-path-prefix=/usr/local/cargo=cargo"
+
+# Writes the list of dependencies into the program, where cargo-audit, trivy and grype read it.
+ARG CARGO_AUDITABLE_VERSION=0.7.7
+RUN cargo install --locked --version "${CARGO_AUDITABLE_VERSION}" cargo-auditable
 
 # The dependencies, as a layer that only a change of Cargo.toml or Cargo.lock makes anew: built for a program that is
 # empty. Declared benches, tests and examples have no files yet, so cargo must not hear of them.
@@ -16,16 +23,18 @@ RUN sed -i '/^\[\[\(bench\|test\|example\)\]\]/,/^[[:space:]]*$/d' Cargo.toml gr
     && echo 'fn main() {}' > src/main.rs \
     && echo 'fn main() {}' > graph-sim/src/main.rs \
     && touch src/lib.rs graph-sim/src/lib.rs \
-    && cargo build --release --locked --package m365-ledger \
+    && cargo auditable build --release --locked --package m365-ledger \
     && rm -rf src graph-sim
 
 # The program. Cargo goes by time stamps: the files must be newer than what was built from the empty ones.
 COPY . .
+ARG REVISION=unknown
+ENV M365_LEDGER_REVISION=${REVISION}
 RUN find src graph-sim -name '*.rs' -exec touch {} + \
-    && cargo build --release --locked --package m365-ledger --bin m365-ledger \
+    && cargo auditable build --release --locked --package m365-ledger --bin m365-ledger \
     && install -D -m 0755 target/release/m365-ledger /out/usr/local/bin/m365-ledger
 
-FROM ${RUNTIME_IMAGE}
+FROM ${RUNTIME_IMAGE} AS runtime
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 ARG CREATED=unknown
@@ -49,3 +58,13 @@ STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=30s --timeout=5s --start-period=30s --retries=3 CMD ["/usr/local/bin/m365-ledger", "healthcheck"]
 ENTRYPOINT ["/usr/local/bin/m365-ledger"]
 CMD ["run"]
+
+FROM builder AS demo-builder
+RUN cargo build --release --locked --package graph-sim \
+    && install -D -m 0755 target/release/graph-sim /out-demo/usr/local/bin/graph-sim
+
+FROM runtime AS demo
+COPY --from=demo-builder /out-demo/ /
+
+# The last stage is what a build without --target makes.
+FROM runtime

@@ -1,6 +1,6 @@
 # `make help` lists what there is. The work is done by scripts/, which can be called by themselves.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-bi db sqlx clean-db
+.PHONY: help demo test test-container check-deploy lint bench bench-bi db sqlx clean-db
 ARGS ?=
 
 help: ## this list
@@ -11,6 +11,12 @@ demo: ## build and show the whole system, without a tenant and without a databas
 
 test: ## everything that must hold: format, lints, tests on a throw-away PostgreSQL, .sqlx
 	@exec ./scripts/test.sh
+
+check-deploy: ## alert rules, manifests, chart, Dockerfile and compose file only
+	@exec ./scripts/check-deploy.sh $(ARGS)
+
+test-container: ## build the image and try it in an engine of its own (as root; installs docker if there is none)
+	@exec ./scripts/test-container.sh $(ARGS)
 
 lint: ## format and lints only
 	@exec ./scripts/lint.sh

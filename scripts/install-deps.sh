@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what a build, the tests and the demo need, where it is missing: a C compiler, PostgreSQL, make, curl and the
-# system's certificates. Does nothing where all is there. `--check` only says what is missing.
+# system's certificates. Does nothing where all is there. `--check` only says what is missing. Further arguments name what
+# else is wanted: `promtool`, `python3-venv`.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -17,6 +18,15 @@ if [ "$(uname -s)" = Linux ] && [ ! -e /etc/ssl/certs/ca-certificates.crt ] && [
     [ ! -e /etc/ssl/cert.pem ]; then
     packages+=(ca-certificates)
 fi
+for extra in "$@"; do
+    case "$extra" in
+    --check) ;;
+    # Debian's package of the server has it. That it starts a server, too, is prevented below.
+    promtool) have promtool || packages+=(prometheus) ;;
+    python3-venv) python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3 python3-venv) ;;
+    *) fail "what is $extra?" ;;
+    esac
+done
 
 [ ${#packages[@]} -gt 0 ] || exit 0
 say "missing on this machine: ${packages[*]}"
@@ -50,6 +60,13 @@ apt() {
 
 step "installing ${packages[*]}"
 apt update || say "warning: the list of packages could not be renewed; going on with the one that is there"
+
+case " ${packages[*]} " in
+*" prometheus "*)
+    # A unit that is masked before it exists is not started by its package.
+    if have systemctl; then ${root[@]+"${root[@]}"} systemctl mask --quiet prometheus.service >&2 || true; fi
+    ;;
+esac
 
 case " ${packages[*]} " in
 *" postgresql "*)

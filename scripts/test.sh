@@ -19,6 +19,7 @@ if [ "${1:-}" != with-database ]; then
     need_cargo
     scripts/install-deps.sh
     scripts/lint.sh
+    scripts/check-deploy.sh --if-possible
     scripts/test-db.sh run scripts/test.sh with-database
     exit
 fi

@@ -13,6 +13,7 @@ use crate::{
     daemon::{
         lifecycle::{Ended, Lifecycle},
         scheduler::{Scheduler, Upcoming},
+        systemd,
     },
     graph::{Graph, MAX_CALLS_PER_ATTEMPT},
     http::{self, AppState, Health, NextDue},
@@ -54,6 +55,7 @@ pub(super) async fn serve(
     let health = Arc::new(Health::default());
     let pages = Pages::open(settings, database, clock, &health, &life).await?;
     let (soft, hard) = (life.soft(), life.hard());
+    tokio::spawn(systemd::accompany(health.clone(), life.soft()));
     let Some(version) = wait_for_schema(settings, sources, database, clock, &health, &soft).await? else {
         life.shutdown();
         return Ok(life.finished().await);
@@ -81,6 +83,7 @@ pub(super) async fn serve(
         version = env!("CARGO_PKG_VERSION"),
         "m365-ledger is running"
     );
+    systemd::ready();
     let worker = staff.worker.clone();
     let next_due = pages.next_due.clone();
     life.spawn_vital("scheduler", async move {

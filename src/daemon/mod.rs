@@ -3,4 +3,5 @@
 pub mod asked;
 pub mod lifecycle;
 pub mod scheduler;
+pub mod systemd;
 pub mod worker;

@@ -240,6 +240,12 @@ impl Program {
         self
     }
 
+    /// Sets a variable that is no setting.
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
     /// Removes it again.
     pub fn without(mut self, name: &str) -> Self {
         self.variables.remove(&format!("M365_LEDGER__{name}"));
