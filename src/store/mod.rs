@@ -15,6 +15,7 @@ mod group;
 pub mod local;
 mod migrate;
 mod purge;
+mod rows;
 pub mod slots;
 mod snapshots;
 pub mod status;

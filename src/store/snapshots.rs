@@ -5,26 +5,30 @@
 //! worker (its term proves it), and an advisory lock for each tenant and report covers the rest. So what is new can be
 //! decided by reading first, and goes in by `INSERT` or `COPY`; what is held already is not touched at all.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+mod current;
+mod reissue;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, NaiveDate, Utc};
-use sqlx::{AssertSqlSafe, PgConnection, PgPool};
+use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
+
+use self::{current::advance_current, reissue::reissue};
 
 use super::{
     StoreError,
     attempts::{self, Finished, Receipt, Served},
-    copy::CopyRows,
+    rows::{NewRow, insert_rows},
     slots::{Claim, Known},
     targets::Keys,
 };
 use crate::{
     outcome::{ErrorClass, Outcome},
-    report::{ColumnKind, Report, Row, Snapshot, Target},
+    report::{Report, Snapshot, Target},
 };
-
-/// From here on rows are many.
-const MANY_ROWS: usize = 2_000;
 
 /// A snapshot that may have to be written, with its place in the group.
 struct Incoming<'a> {
@@ -278,211 +282,6 @@ async fn refuse_outdated(
     Ok(())
 }
 
-/// Replaces a snapshot that was served again under the same refresh date with other content. The replaced rows are kept,
-/// whole, in the superseded table. Returns how many rows are new, changed and as before.
-async fn reissue(
-    connection: &mut PgConnection,
-    arrival: &Incoming<'_>,
-    held: &Held,
-    now: DateTime<Utc>,
-) -> Result<(u32, u32, u32), StoreError> {
-    let snapshot = arrival.snapshot;
-    let report = snapshot.report;
-    let failed = StoreError::during("replacing a snapshot");
-    let key = "tenant_id = $1 AND report_refresh_date = $2 AND report_period = $3 AND report_date BETWEEN $4 AND $5";
-    let sql = |template: &str| statement(report, &template.replace("{key}", key));
-
-    sqlx::query(sql(
-        "INSERT INTO {superseded} ({columns}, revision, superseded_at) SELECT {columns}, $6, $7 FROM {facts} WHERE {key}",
-    ))
-    .bind(arrival.tenant_id())
-    .bind(snapshot.refresh_date)
-    .bind(snapshot.period.days())
-    .bind(held.first)
-    .bind(held.last)
-    .bind(held.revision)
-    .bind(now)
-    .execute(&mut *connection)
-    .await
-    .map_err(&failed)?;
-    sqlx::query(sql("DELETE FROM {facts} WHERE {key}"))
-        .bind(arrival.tenant_id())
-        .bind(snapshot.refresh_date)
-        .bind(snapshot.period.days())
-        .bind(held.first)
-        .bind(held.last)
-        .execute(&mut *connection)
-        .await
-        .map_err(&failed)?;
-    insert_rows(connection, report.table, report, &rows_of(arrival).collect::<Vec<_>>()).await?;
-
-    let (first, last) = snapshot.dates();
-    let (inserted, updated, unchanged): (i64, i64, i64) = sqlx::query_as(sql(
-        "SELECT count(*) FILTER (WHERE old.tenant_id IS NULL),
-                count(*) FILTER (WHERE old.tenant_id IS NOT NULL AND ({new_measures}) IS DISTINCT FROM ({old_measures})),
-                count(*) FILTER (WHERE old.tenant_id IS NOT NULL AND ({new_measures}) IS NOT DISTINCT FROM ({old_measures}))
-         FROM (SELECT * FROM {facts} WHERE {key}) AS new
-         LEFT JOIN (SELECT * FROM {superseded} WHERE tenant_id = $1 AND report_refresh_date = $2 AND report_period = $3
-                    AND revision = $6) AS old USING (report_date)",
-    ))
-    .bind(arrival.tenant_id())
-    .bind(snapshot.refresh_date)
-    .bind(snapshot.period.days())
-    .bind(first)
-    .bind(last)
-    .bind(held.revision)
-    .fetch_one(&mut *connection)
-    .await
-    .map_err(&failed)?;
-
-    forget_current(connection, arrival, held, (first, last)).await?;
-    sqlx::query!(
-        "UPDATE m365_store.snapshot
-         SET revision = revision + 1, row_count = $5, first_report_date = $6, last_report_date = $7, content_hash = $8,
-             source_columns = $9, attempt_id = $10, fetched_at = $11, body_hash = $12
-         WHERE tenant_id = $1 AND report = $2 AND report_period = $3 AND report_refresh_date = $4",
-        arrival.tenant_id(),
-        report.name,
-        snapshot.period.days(),
-        snapshot.refresh_date,
-        i32::try_from(snapshot.rows.len()).unwrap_or(i32::MAX),
-        first,
-        last,
-        &arrival.hash[..],
-        &snapshot.source_columns,
-        arrival.attempt.claim.attempt_id,
-        arrival.attempt.finished_at,
-        &snapshot.body_hash[..]
-    )
-    .execute(connection)
-    .await
-    .map_err(&failed)?;
-    let count = |rows| u32::try_from(rows).unwrap_or(u32::MAX);
-    Ok((count(inserted), count(updated), count(unchanged)))
-}
-
-/// When a re-issue has fewer dates, `current` goes back to the next best row for those that went.
-async fn forget_current(
-    connection: &mut PgConnection,
-    arrival: &Incoming<'_>,
-    held: &Held,
-    (first, last): (NaiveDate, NaiveDate),
-) -> Result<(), StoreError> {
-    let snapshot = arrival.snapshot;
-    let report = snapshot.report;
-    let failed = StoreError::during("taking back current rows");
-    let gone: Vec<NaiveDate> = sqlx::query_scalar(statement(
-        report,
-        "DELETE FROM {current} AS current
-         WHERE tenant_id = $1 AND report_refresh_date = $2 AND report_period = $3
-           AND report_date BETWEEN least($4::date, $6::date) AND greatest($5::date, $7::date)
-           AND NOT EXISTS (SELECT FROM {facts} AS fact
-                           WHERE (fact.tenant_id, fact.report_date, fact.report_refresh_date, fact.report_period)
-                               = (current.tenant_id, current.report_date, $2, $3))
-         RETURNING report_date",
-    ))
-    .bind(arrival.tenant_id())
-    .bind(snapshot.refresh_date)
-    .bind(snapshot.period.days())
-    .bind(held.first)
-    .bind(held.last)
-    .bind(first)
-    .bind(last)
-    .fetch_all(&mut *connection)
-    .await
-    .map_err(&failed)?;
-    sqlx::query(statement(
-        report,
-        "INSERT INTO {current} ({columns})
-         SELECT DISTINCT ON (report_date) {columns} FROM {facts}
-         WHERE tenant_id = $1 AND report_date = ANY ($2)
-         ORDER BY report_date, report_refresh_date DESC, report_period DESC",
-    ))
-    .bind(arrival.tenant_id())
-    .bind(gone)
-    .execute(connection)
-    .await
-    .map_err(&failed)?;
-    Ok(())
-}
-
-/// Moves `current` forward: for each tenant and report date the newest refresh, then the longest period. It never goes
-/// back to an older refresh, whatever arrives when.
-async fn advance_current(
-    connection: &mut PgConnection,
-    report: &'static Report,
-    fresh: &[&Incoming<'_>],
-) -> Result<(), StoreError> {
-    let failed = StoreError::during("reading current rows");
-    let mut candidates: BTreeMap<(Uuid, NaiveDate), NewRow<'_>> = BTreeMap::new();
-    let mut ranges: HashMap<Uuid, (NaiveDate, NaiveDate)> = HashMap::new();
-    for arrival in fresh {
-        let (first, last) = arrival.snapshot.dates();
-        let range = ranges.entry(arrival.tenant_id()).or_insert((first, last));
-        *range = (range.0.min(first), range.1.max(last));
-        for row in rows_of(arrival) {
-            let best = candidates.entry((row.tenant_id, row.row.report_date)).or_insert(row);
-            if best.vintage() < row.vintage() {
-                *best = row;
-            }
-        }
-    }
-    let (tenants, dates): (Vec<_>, Vec<_>) = ranges.into_iter().unzip();
-    let (firsts, lasts): (Vec<_>, Vec<_>) = dates.into_iter().unzip();
-    let known: Vec<(Uuid, NaiveDate, NaiveDate, i16)> = sqlx::query_as(statement(
-        report,
-        "SELECT current.tenant_id, current.report_date, current.report_refresh_date, current.report_period
-         FROM unnest($1::uuid[], $2::date[], $3::date[]) AS span (tenant_id, first, last)
-         JOIN {current} AS current
-           ON current.tenant_id = span.tenant_id AND current.report_date BETWEEN span.first AND span.last",
-    ))
-    .bind(tenants)
-    .bind(firsts)
-    .bind(lasts)
-    .fetch_all(&mut *connection)
-    .await
-    .map_err(&failed)?;
-
-    let mut newer = Vec::new();
-    for (tenant_id, report_date, refresh_date, period) in known {
-        if let Some(candidate) = candidates.remove(&(tenant_id, report_date))
-            && candidate.vintage() >= (refresh_date, period)
-        {
-            newer.push(candidate);
-        }
-    }
-    let first_seen: Vec<_> = candidates.into_values().collect();
-    insert_rows(connection, &format!("{}_current", report.table), report, &first_seen).await?;
-    replace_current(connection, report, &newer).await
-}
-
-/// Takes these facts, already written in this transaction, over into the `current` rows of their dates.
-async fn replace_current(
-    connection: &mut PgConnection,
-    report: &'static Report,
-    newer: &[NewRow<'_>],
-) -> Result<(), StoreError> {
-    if newer.is_empty() {
-        return Ok(());
-    }
-    sqlx::query(statement(
-        report,
-        "UPDATE {current} AS current SET ({values}) = ({fact_values})
-         FROM unnest($1::uuid[], $2::date[], $3::date[], $4::smallint[])
-             AS key (tenant_id, report_date, report_refresh_date, report_period)
-         JOIN {facts} AS fact USING (tenant_id, report_date, report_refresh_date, report_period)
-         WHERE current.tenant_id = fact.tenant_id AND current.report_date = fact.report_date",
-    ))
-    .bind(newer.iter().map(|row| row.tenant_id).collect::<Vec<_>>())
-    .bind(newer.iter().map(|row| row.row.report_date).collect::<Vec<_>>())
-    .bind(newer.iter().map(|row| row.refresh_date).collect::<Vec<_>>())
-    .bind(newer.iter().map(|row| row.period).collect::<Vec<_>>())
-    .execute(connection)
-    .await
-    .map_err(StoreError::during("moving current rows"))?;
-    Ok(())
-}
-
 async fn enter_in_ledger(connection: &mut PgConnection, new: &[&Incoming<'_>]) -> Result<(), StoreError> {
     if new.is_empty() {
         return Ok(());
@@ -521,23 +320,6 @@ async fn enter_in_ledger(connection: &mut PgConnection, new: &[&Incoming<'_>]) -
     Ok(())
 }
 
-/// One row on its way into a table.
-#[derive(Clone, Copy)]
-struct NewRow<'a> {
-    tenant_id: Uuid,
-    refresh_date: NaiveDate,
-    period: i16,
-    fetched_at: DateTime<Utc>,
-    row: &'a Row,
-}
-
-impl NewRow<'_> {
-    /// What decides between two rows of one date.
-    const fn vintage(&self) -> (NaiveDate, i16) {
-        (self.refresh_date, self.period)
-    }
-}
-
 fn rows_of<'a>(arrival: &Incoming<'a>) -> impl Iterator<Item = NewRow<'a>> + use<'a> {
     let (tenant_id, snapshot, fetched_at) = (arrival.tenant_id(), arrival.snapshot, arrival.attempt.finished_at);
     snapshot.rows.iter().map(move |row| NewRow {
@@ -558,108 +340,3 @@ fn reports(arrivals: &[&Incoming<'_>]) -> Vec<&'static Report> {
     }
     reports
 }
-
-/// Writes new rows: a few in one round trip, many by `COPY`, which is faster by the row but takes several trips and, over
-/// TCP, stalls for one delayed acknowledgement.
-async fn insert_rows(
-    connection: &mut PgConnection,
-    table: &str,
-    report: &Report,
-    rows: &[NewRow<'_>],
-) -> Result<(), StoreError> {
-    match rows.len() {
-        0 => Ok(()),
-        1..MANY_ROWS => insert_few(connection, table, report, rows).await,
-        MANY_ROWS.. => copy_rows(connection, table, report, rows).await,
-    }
-}
-
-async fn insert_few(
-    connection: &mut PgConnection,
-    table: &str,
-    report: &Report,
-    rows: &[NewRow<'_>],
-) -> Result<(), StoreError> {
-    let kinds = report.columns.iter().map(|column| match column.kind {
-        ColumnKind::Count => "bigint",
-    });
-    let types = ["uuid", "date", "date", "smallint"].into_iter().chain(kinds).chain(["text", "timestamptz"]);
-    let arrays: Vec<String> = types.zip(1..).map(|(kind, place)| format!("${place}::{kind}[]")).collect();
-    let template = format!(
-        "INSERT INTO m365_store.{table} ({{columns}})
-         SELECT tenant_id, report_date, report_refresh_date, report_period, {{measures}}, extra::jsonb, fetched_at
-         FROM unnest({}) AS new ({{columns}})",
-        arrays.join(", ")
-    );
-    let mut query = sqlx::query(statement(report, &template))
-        .bind(rows.iter().map(|new| new.tenant_id).collect::<Vec<_>>())
-        .bind(rows.iter().map(|new| new.row.report_date).collect::<Vec<_>>())
-        .bind(rows.iter().map(|new| new.refresh_date).collect::<Vec<_>>())
-        .bind(rows.iter().map(|new| new.period).collect::<Vec<_>>());
-    for column in 0..report.columns.len() {
-        query = query.bind(rows.iter().map(|new| new.row.values[column]).collect::<Vec<_>>());
-    }
-    query
-        .bind(rows.iter().map(|new| new.row.extra.as_deref()).collect::<Vec<_>>())
-        .bind(rows.iter().map(|new| new.fetched_at).collect::<Vec<_>>())
-        .execute(connection)
-        .await
-        .map_err(StoreError::during("writing rows"))?;
-    Ok(())
-}
-
-async fn copy_rows(
-    connection: &mut PgConnection,
-    table: &str,
-    report: &Report,
-    rows: &[NewRow<'_>],
-) -> Result<(), StoreError> {
-    let fields = i16::try_from(report.columns.len() + 6).unwrap_or(i16::MAX);
-    let mut encoded = CopyRows::new(fields);
-    for NewRow { tenant_id, refresh_date, period, fetched_at, row } in rows {
-        encoded.row().uuid(*tenant_id).date(row.report_date).date(*refresh_date).smallint(*period);
-        for value in &row.values {
-            encoded.bigint(*value);
-        }
-        encoded.jsonb(row.extra.as_deref()).timestamptz(*fetched_at);
-    }
-    let failed = StoreError::during("copying rows");
-    let sql = statement(report, &format!("COPY m365_store.{table} ({{columns}}) FROM STDIN (FORMAT binary)"));
-    let mut copy = connection.copy_in_raw(sql.0.as_str()).await.map_err(&failed)?;
-    copy.send(encoded.finish()).await.map_err(&failed)?;
-    copy.finish().await.map_err(&failed)?;
-    Ok(())
-}
-
-/// The one place where a statement is put together. All that goes in is text of this program: the template, and the table
-/// and column names of a report's definition, which is compiled in. Values are always bound.
-pub(super) fn statement(report: &Report, template: &str) -> AssertSqlSafe<String> {
-    let names: Vec<&str> = report.columns.iter().map(|column| column.name).collect();
-    let measures = |prefix: &str| {
-        let all = names.iter().chain(&["extra"]);
-        all.map(|name| format!("{prefix}{name}")).collect::<Vec<_>>().join(", ")
-    };
-    let own = measures("");
-    let facts = format!("m365_store.{}", report.table);
-    AssertSqlSafe(
-        template
-            .replace("{facts}", &facts)
-            .replace("{current}", &format!("{facts}_current"))
-            .replace("{superseded}", &format!("{facts}_superseded"))
-            .replace(
-                "{columns}",
-                &format!("tenant_id, report_date, report_refresh_date, report_period, {own}, fetched_at"),
-            )
-            .replace("{measures}", &names.join(", "))
-            .replace("{new_measures}", &measures("new."))
-            .replace("{old_measures}", &measures("old."))
-            .replace("{values}", &format!("report_refresh_date, report_period, {own}, fetched_at"))
-            .replace(
-                "{fact_values}",
-                &format!("fact.report_refresh_date, fact.report_period, {}, fact.fetched_at", measures("fact.")),
-            ),
-    )
-}
-
-#[cfg(test)]
-mod tests;

@@ -8,7 +8,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use super::*;
 use crate::{
     plan::Due,
-    report::{Period, Target, catalogue::OFFICE365_ACTIVE_USER_COUNTS as REPORT},
+    report::{Period, Row, Target, catalogue::OFFICE365_ACTIVE_USER_COUNTS as REPORT},
     store::{
         slots::{self, Scope},
         targets, verify,

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{Finding, Verdict};
 use crate::{
     report::{Report, Row, content_hash},
-    store::snapshots::statement,
+    store::rows::statement,
 };
 
 /// A tenant's share of one report.
