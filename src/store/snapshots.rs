@@ -97,13 +97,10 @@ pub(super) async fn write(pool: &PgPool, group: &[Finished], now: DateTime<Utc>)
     }
     let new: Vec<_> = fresh.iter().copied().filter(|arrival| !held.contains_key(&arrival.place)).collect();
     for report in reports(&fresh) {
-        let of_report = |arrivals: &[&Incoming<'_>]| -> Vec<usize> {
-            (0..arrivals.len()).filter(|&n| arrivals[n].snapshot.report == report).collect()
-        };
-        let new: Vec<_> = of_report(&new).into_iter().map(|n| new[n]).collect();
-        let rows: Vec<_> = new.iter().flat_map(|arrival| rows_of(arrival)).collect();
+        let of_report = |arrival: &&Incoming<'_>| arrival.snapshot.report == report;
+        let rows: Vec<_> = new.iter().copied().filter(of_report).flat_map(rows_of).collect();
         insert_rows(connection, report.table, report, &rows).await?;
-        let fresh: Vec<_> = of_report(&fresh).into_iter().map(|n| fresh[n]).collect();
+        let fresh: Vec<_> = fresh.iter().copied().filter(of_report).collect();
         advance_current(connection, report, &fresh).await?;
     }
     enter_in_ledger(connection, &new).await?;
@@ -192,9 +189,13 @@ async fn fence(connection: &mut PgConnection, group: &[Finished]) -> Result<Hash
     Ok(places.into_iter().filter_map(|place| usize::try_from(place - 1).ok()).collect())
 }
 
-/// One lock for each tenant and report, in one order, until the transaction ends.
+/// One lock for each tenant and report that rows have come for, in one order, until the transaction ends.
 async fn lock(connection: &mut PgConnection, group: &[Finished]) -> Result<(), StoreError> {
-    let keys = Keys::of(group.iter().filter(|attempt| attempt.result.is_ok()).map(|attempt| attempt.claim.target));
+    let with_rows = group.iter().filter(|attempt| matches!(attempt.result, Ok(Served::Snapshot(_))));
+    let keys = Keys::of(with_rows.map(|attempt| attempt.claim.target));
+    if keys.tenants.is_empty() {
+        return Ok(());
+    }
     sqlx::query!(
         "SELECT pg_advisory_xact_lock(name.key)
          FROM (SELECT DISTINCT hashtextextended(tenant_id::text || '/' || report, 0) AS key
@@ -211,6 +212,9 @@ async fn lock(connection: &mut PgConnection, group: &[Finished]) -> Result<(), S
 
 /// What the ledger holds under the keys of the incoming snapshots, by place.
 async fn held(connection: &mut PgConnection, incoming: &[Incoming<'_>]) -> Result<HashMap<usize, Held>, StoreError> {
+    if incoming.is_empty() {
+        return Ok(HashMap::new());
+    }
     let keys = Keys::of(incoming.iter().map(|arrival| arrival.attempt.claim.target));
     let refreshes: Vec<_> = incoming.iter().map(|arrival| arrival.snapshot.refresh_date).collect();
     let rows = sqlx::query!(
@@ -258,6 +262,9 @@ async fn refuse_outdated(
             _ => None,
         })
         .collect();
+    if known.is_empty() {
+        return Ok(());
+    }
     let keys = Keys::of(known.iter().map(|(_, target, _)| *target));
     let outdated = sqlx::query_scalar!(
         r#"SELECT key.place AS "place!"
