@@ -15,10 +15,7 @@ use crate::{
     graph::{Fetched, Graph, GraphError, Trace},
     outcome::{ErrorClass, Outcome, Retry},
     report::{Body, Rejection, parse},
-    store::{
-        Committer, Finished, Pending, Served, Unstored,
-        slots::{Claim, Scope},
-    },
+    store::{Committer, Finished, Pending, Served, Unstored, slots::Claim},
     telemetry::metrics::{self, Stage},
 };
 
@@ -54,12 +51,12 @@ pub struct Patience {
 }
 
 impl Patience {
-    /// As the schedule says; a person who waits (`once`) does not wait for ever.
-    pub fn new(schedule: &Schedule, scope: Scope<'_>) -> Self {
+    /// As the schedule says. The service waits as long as it takes; a person does not.
+    pub fn new(schedule: &Schedule, longest_wait: Option<Duration>) -> Self {
         Self {
             tries: i16::try_from(schedule.max_attempts.get()).unwrap_or(i16::MAX),
             backoff: schedule.backoff,
-            longest_wait: matches!(scope, Scope::Asked { .. }).then_some(schedule.max_wait),
+            longest_wait,
         }
     }
 }

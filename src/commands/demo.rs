@@ -39,11 +39,11 @@ mod simulated {
         clock::Clock,
         config::{Settings, environment, load_from},
         daemon::{lifecycle::Lifecycle, scheduler::Scheduler},
-        graph::{Graph, MAX_CALLS_PER_ATTEMPT},
+        graph::Graph,
+        ingest::Patience,
         store::{
             self, demo as demo_store,
             local::{LocalServer, Options},
-            slots::Scope,
             status::{self, Day},
         },
     };
@@ -118,13 +118,9 @@ mod simulated {
     ) -> anyhow::Result<()> {
         sources.register(&database.pool, &clock).await?;
         let graph = Graph::new(&settings.graph, clock.clone())?;
-        let limits = Scope::Scheduled {
-            tenants: &[],
-            calls: i32::from(settings.graph.calls_per_10_minutes.get()),
-            calls_per_attempt: i32::from(MAX_CALLS_PER_ATTEMPT),
-        };
+        let patience = Patience::new(&settings.schedule, None);
         let stop = CancellationToken::new();
-        let staff = Staffed::sign_on(settings, sources, graph, &database.pool, &clock, limits, stop).await?;
+        let staff = Staffed::sign_on(settings, sources, graph, &database.pool, &clock, patience, stop).await?;
         let scheduler = Scheduler {
             pool: database.pool.clone(),
             clock: clock.clone(),

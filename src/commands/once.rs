@@ -23,9 +23,10 @@ use crate::{
     config::Settings,
     daemon::{asked::Asked, lifecycle::Lifecycle},
     graph::Graph,
+    ingest::Patience,
     outcome::{ErrorClass, Outcome},
     report::Target,
-    store::{self, Receipt, slots::Scope},
+    store::{self, Receipt},
 };
 
 /// A table with more lines than this only shows what went wrong.
@@ -60,8 +61,8 @@ async fn fetch(
     store::ensure_current(&database.url, settings.database.migrate && !args.no_migrate).await?;
     sources.register(&database.pool, &clock).await?;
 
-    let scope = Scope::Asked { tenants: &[], at: clock.now() };
-    let staff = Staffed::sign_on(settings, sources, graph, &database.pool, &clock, scope, life.soft()).await?;
+    let patience = Patience::new(&settings.schedule, Some(settings.schedule.max_wait));
+    let staff = Staffed::sign_on(settings, sources, graph, &database.pool, &clock, patience, life.soft()).await?;
     let (sender, receipts) = mpsc::unbounded_channel();
     let asked = Asked {
         pool: &database.pool,

@@ -15,11 +15,12 @@ use crate::{
         scheduler::{Scheduler, Upcoming},
         systemd,
     },
-    graph::{Graph, MAX_CALLS_PER_ATTEMPT},
+    graph::Graph,
     http::{self, AppState, Health, NextDue},
+    ingest::Patience,
     outcome::ErrorClass,
     report::Target,
-    store::{self, StoreError, slots::Scope},
+    store::{self, StoreError},
     telemetry::metrics::{self, Metrics},
 };
 
@@ -62,12 +63,8 @@ pub(super) async fn serve(
     };
     metrics::schema_version(version);
     health.schema_ok();
-    let limits = Scope::Scheduled {
-        tenants: &[],
-        calls: i32::from(settings.graph.calls_per_10_minutes.get()),
-        calls_per_attempt: i32::from(MAX_CALLS_PER_ATTEMPT),
-    };
-    let staff = Staffed::sign_on(settings, sources, graph, &database.pool, clock, limits, soft.clone()).await?;
+    let patience = Patience::new(&settings.schedule, None);
+    let staff = Staffed::sign_on(settings, sources, graph, &database.pool, clock, patience, soft.clone()).await?;
     let scheduler = Scheduler {
         pool: database.pool.clone(),
         clock: clock.clone(),

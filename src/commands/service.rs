@@ -21,7 +21,6 @@ use crate::{
     store::{
         self, Committer, StoreError,
         local::{LocalServer, Options},
-        slots::Scope,
         targets::{self, Wanted},
     },
 };
@@ -192,11 +191,10 @@ impl Staffed {
         graph: Graph,
         pool: &PgPool,
         clock: &Clock,
-        scope: Scope<'_>,
+        patience: Patience,
         stop: CancellationToken,
     ) -> anyhow::Result<Self> {
         let (committer, task) = Committer::start(pool, clock);
-        let patience = Patience::new(&settings.schedule, scope);
         let ingest = Ingest::new(graph, committer, clock.clone(), sources.tenants.clone(), &sources.reports, patience);
         let parallel = settings.graph.parallel_tenants.get();
         let worker = Worker::new(pool.clone(), ingest, clock.clone(), settings.schedule.lease, parallel, stop);

@@ -8,13 +8,12 @@ use m365_ledger::{
     clock::Clock,
     config::{Settings, load_from},
     daemon::{scheduler::Scheduler, worker::Worker},
-    graph::{Graph, MAX_CALLS_PER_ATTEMPT},
+    graph::Graph,
     ingest::{Ingest, Patience},
     plan::Timetable,
     report::Target,
     store::{
         self, Committer,
-        slots::Scope,
         targets::{self, Wanted},
     },
 };
@@ -119,12 +118,9 @@ async fn staff(settings: &Settings, pool: &PgPool, clock: &Clock) -> (Scheduler,
     targets::register_tenants(pool, &tenants, "global", clock.now()).await.expect("registered");
     targets::register_targets(pool, &wanted).await.expect("registered");
 
-    let calls = settings.graph.calls_per_10_minutes.get();
-    let scope =
-        Scope::Scheduled { tenants: &[], calls: i32::from(calls), calls_per_attempt: i32::from(MAX_CALLS_PER_ATTEMPT) };
     let graph = Graph::new(&settings.graph, clock.clone()).expect("the stand-in's hosts are allowed");
     let (committer, _) = Committer::start(pool, clock);
-    let patience = Patience::new(&settings.schedule, scope);
+    let patience = Patience::new(&settings.schedule, None);
     let ingest = Ingest::new(graph, committer, clock.clone(), tenants, &reports, patience);
     let worker = Worker::new(pool.clone(), ingest, clock.clone(), settings.schedule.lease, 4, CancellationToken::new());
     worker.sign_on().await.expect("signed on");
@@ -133,7 +129,7 @@ async fn staff(settings: &Settings, pool: &PgPool, clock: &Clock) -> (Scheduler,
         clock: clock.clone(),
         timetable,
         targets,
-        calls_per_10_minutes: calls,
+        calls_per_10_minutes: settings.graph.calls_per_10_minutes.get(),
         retention: settings.retention.clone(),
     };
     (scheduler, Arc::new(worker))
