@@ -83,7 +83,7 @@ pub enum Command {
     Export(ExportArgs),
     /// Check what is stored against the ledger: nothing lost, nothing mixed, nothing doubled.
     ///
-    /// Reads only. Exit code 1 means that something is violated; notes alone leave it at 0.
+    /// Changes no figure. Exit code 1 means that something is violated; notes alone leave it at 0.
     #[command(after_help = "Examples:\n  m365-ledger verify\n  m365-ledger verify --json | jq .violations")]
     Verify {
         /// One JSON document on stdout.

@@ -38,7 +38,7 @@ mod simulated {
         cli::DemoArgs,
         clock::Clock,
         config::{Settings, environment, load_from},
-        daemon::{lifecycle::Lifecycle, scheduler::Scheduler},
+        daemon::lifecycle::Lifecycle,
         graph::Graph,
         ingest::Patience,
         store::{
@@ -121,14 +121,7 @@ mod simulated {
         let patience = Patience::new(&settings.schedule, None);
         let stop = CancellationToken::new();
         let staff = Staffed::sign_on(settings, sources, graph, &database.pool, &clock, patience, stop).await?;
-        let scheduler = Scheduler {
-            pool: database.pool.clone(),
-            clock: clock.clone(),
-            timetable: sources.timetable.clone(),
-            targets: sources.targets.clone(),
-            calls_per_10_minutes: settings.graph.calls_per_10_minutes.get(),
-            retention: settings.retention.clone(),
-        };
+        let scheduler = sources.scheduler(settings, &database.pool, &clock);
         let bar = if stdout().is_terminal() {
             ProgressBar::new(u64::try_from(days).unwrap_or_default())
         } else {

@@ -12,7 +12,7 @@ use crate::{
     config::Settings,
     daemon::{
         lifecycle::{Ended, Lifecycle},
-        scheduler::{Scheduler, Upcoming},
+        scheduler::Upcoming,
         systemd,
     },
     graph::Graph,
@@ -65,14 +65,7 @@ pub(super) async fn serve(
     health.schema_ok();
     let patience = Patience::new(&settings.schedule, None);
     let staff = Staffed::sign_on(settings, sources, graph, &database.pool, clock, patience, soft.clone()).await?;
-    let scheduler = Scheduler {
-        pool: database.pool.clone(),
-        clock: clock.clone(),
-        timetable: sources.timetable.clone(),
-        targets: sources.targets.clone(),
-        calls_per_10_minutes: settings.graph.calls_per_10_minutes.get(),
-        retention: settings.retention.clone(),
-    };
+    let scheduler = sources.scheduler(settings, &database.pool, clock);
     tracing::info!(
         tenants = sources.tenants.len(),
         targets = sources.targets.len(),

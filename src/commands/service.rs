@@ -13,7 +13,7 @@ use crate::{
     cli::OnceArgs,
     clock::Clock,
     config::{ConfigError, Report, Settings, Tenant},
-    daemon::worker::Worker,
+    daemon::{scheduler::Scheduler, worker::Worker},
     graph::Graph,
     ingest::{Ingest, Patience},
     plan::Timetable,
@@ -155,6 +155,18 @@ impl Sources {
             ConfigError::Invalid("nothing is left to fetch: the periods asked for are not configured".to_owned())
         );
         Ok(targets)
+    }
+
+    /// The daemon's loop over these targets.
+    pub fn scheduler(&self, settings: &Settings, pool: &PgPool, clock: &Clock) -> Scheduler {
+        Scheduler {
+            pool: pool.clone(),
+            clock: clock.clone(),
+            timetable: self.timetable.clone(),
+            targets: self.targets.clone(),
+            calls_per_10_minutes: settings.graph.calls_per_10_minutes.get(),
+            retention: settings.retention.clone(),
+        }
     }
 
     /// Writes tenants and targets down.
