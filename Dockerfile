@@ -1,11 +1,15 @@
-# Works with BuildKit and with the legacy builder. Both bases are arguments, for mirrors and for pinning by digest:
+# Works with BuildKit and with the legacy builder. Both bases are arguments, for mirrors:
 #   docker build --build-arg BUILD_IMAGE=… --build-arg RUNTIME_IMAGE=… -t m365-ledger .
+# scripts/pin-images.sh writes the digest of each, which goes with the name; no release is made without them. A base that
+# has another digest needs BUILD_DIGEST= or RUNTIME_DIGEST= as well: empty is not pinned.
 # There are two targets: `runtime`, the product, which is also what comes without --target; and `demo`, the very same
 # program with the stand-in for Microsoft beside it.
 ARG BUILD_IMAGE=rust:1.95-bookworm
+ARG BUILD_DIGEST=
 ARG RUNTIME_IMAGE=gcr.io/distroless/cc-debian12:nonroot
+ARG RUNTIME_DIGEST=
 
-FROM ${BUILD_IMAGE} AS builder
+FROM ${BUILD_IMAGE}${BUILD_DIGEST:+@}${BUILD_DIGEST} AS builder
 WORKDIR /build
 ENV SQLX_OFFLINE=true CARGO_TERM_COLOR=never \
     RUSTFLAGS="--remap-path-prefix=/build=. --remap-path-prefix=/usr/local/cargo=cargo"
@@ -34,11 +38,12 @@ RUN find src graph-sim -name '*.rs' -exec touch {} + \
     && cargo auditable build --release --locked --package m365-ledger --bin m365-ledger \
     && install -D -m 0755 target/release/m365-ledger /out/usr/local/bin/m365-ledger
 
-FROM ${RUNTIME_IMAGE} AS runtime
+FROM ${RUNTIME_IMAGE}${RUNTIME_DIGEST:+@}${RUNTIME_DIGEST} AS runtime
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 ARG CREATED=unknown
 ARG RUNTIME_IMAGE
+ARG RUNTIME_DIGEST
 LABEL org.opencontainers.image.title="m365-ledger" \
       org.opencontainers.image.description="Keeps the history of Microsoft 365 usage reports in your own Postgres, for ever" \
       org.opencontainers.image.source="https://github.com/m365-ledger/m365-ledger" \
@@ -48,7 +53,8 @@ LABEL org.opencontainers.image.title="m365-ledger" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.created="${CREATED}" \
-      org.opencontainers.image.base.name="${RUNTIME_IMAGE}"
+      org.opencontainers.image.base.name="${RUNTIME_IMAGE}" \
+      org.opencontainers.image.base.digest="${RUNTIME_DIGEST}"
 COPY --from=builder /out/ /
 # Needs no home, no temporary folder and no writable file system: everything it keeps is in Postgres.
 USER 65532:65532
