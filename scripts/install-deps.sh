@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what a build, the tests and the demo need, where it is missing: a C compiler, PostgreSQL, make, curl and the
 # system's certificates. Does nothing where all is there. `--check` only says what is missing. Further arguments name what
-# else is wanted: `promtool`, `python3-venv`.
+# else is wanted: `promtool`, `python3-venv`, `pgbouncer`, `shellcheck`.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -23,6 +23,8 @@ for extra in "$@"; do
     --check) ;;
     # Debian's package of the server has it. That it starts a server, too, is prevented below.
     promtool) have promtool || packages+=(prometheus) ;;
+    pgbouncer) [ -x /usr/sbin/pgbouncer ] || packages+=(pgbouncer) ;;
+    shellcheck) have shellcheck || packages+=(shellcheck) ;;
     python3-venv) python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3 python3-venv) ;;
     *) fail "what is $extra?" ;;
     esac
@@ -61,12 +63,14 @@ apt() {
 step "installing ${packages[*]}"
 apt update || say "warning: the list of packages could not be renewed; going on with the one that is there"
 
-case " ${packages[*]} " in
-*" prometheus "*)
-    # A unit that is masked before it exists is not started by its package.
-    if have systemctl; then ${root[@]+"${root[@]}"} systemctl mask --quiet prometheus.service >&2 || true; fi
-    ;;
-esac
+for service in prometheus pgbouncer; do
+    case " ${packages[*]} " in
+    *" $service "*)
+        # A unit that is masked before it exists is not started by its package. Only the program is wanted.
+        if have systemctl; then ${root[@]+"${root[@]}"} systemctl mask --quiet "$service.service" >&2 || true; fi
+        ;;
+    esac
+done
 
 case " ${packages[*]} " in
 *" postgresql "*)

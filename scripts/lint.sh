@@ -23,9 +23,9 @@ if cargo deny --version >/dev/null 2>&1; then
 else
     step "cargo deny: SKIPPED, it is not installed (cargo install --locked cargo-deny)"
 fi
-if have shellcheck; then
+if scripts/install-deps.sh shellcheck; then
     step "shellcheck"
-    shellcheck scripts/*.sh .ci/run
+    shellcheck scripts/*.sh scripts/*/*.sh .ci/run
 else
-    step "shellcheck: SKIPPED, it is not installed"
+    step "shellcheck: SKIPPED, it cannot be installed here"
 fi

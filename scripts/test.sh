@@ -18,6 +18,12 @@ if [ "${1:-}" != with-database ]; then
     trap verdict EXIT
     need_cargo
     scripts/install-deps.sh
+    without=
+    if ! scripts/install-deps.sh pgbouncer; then
+        step "tests with PgBouncer: SKIPPED, it cannot be installed here"
+        without='--skip pooler::'
+    fi
+    export without
     scripts/lint.sh
     scripts/check-deploy.sh --if-possible
     scripts/test-db.sh run scripts/test.sh with-database
@@ -28,7 +34,8 @@ export SQLX_OFFLINE=true
 step "build"
 cargo build --locked --workspace --all-features
 step "tests"
-cargo test --locked --workspace --all-features --lib --bins --tests
+# shellcheck disable=SC2086 # two words or none
+cargo test --locked --workspace --all-features --lib --bins --tests -- ${without:-}
 step "documentation tests"
 cargo test --locked --workspace --all-features --doc
 step ".sqlx"

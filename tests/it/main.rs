@@ -11,6 +11,7 @@ mod history;
 mod lifecycle;
 mod local_postgres;
 mod once;
+mod pooler;
 mod replicas;
 mod restore;
 mod rig;
