@@ -23,9 +23,9 @@ if cargo deny --version >/dev/null 2>&1; then
 else
     step "cargo deny: SKIPPED, it is not installed (cargo install --locked cargo-deny)"
 fi
-if scripts/install-deps.sh shellcheck; then
+if tools=$(scripts/tools.sh); then
     step "shellcheck"
-    shellcheck scripts/*.sh scripts/*/*.sh .ci/run
+    "$tools/bin/shellcheck" scripts/*.sh scripts/*/*.sh .ci/run
 else
-    step "shellcheck: SKIPPED, it cannot be installed here"
+    step "shellcheck: SKIPPED, Python with venv and pip is needed to install it"
 fi
