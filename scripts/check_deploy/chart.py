@@ -19,6 +19,7 @@ REFUSED = {
     "half a digest": {"image": {"repository": "x", "digest": "sha256:1234"}},
     "a setting without its section": {"settings": {"ID": "x"}},
     "a secret in plain sight": {"settings": {"TENANT__CLIENT_SECRET": "x"}},
+    "a certificate that is nowhere": {"auth": "certificate"},
     "a password in plain sight": {"settings": {"DATABASE__URL": "postgres://a:b@c/d"}},
 }
 
@@ -43,7 +44,7 @@ def check(renderers):
 def check_templates(values):
     """Every value that a template uses has a default, and every default is used."""
     text = "\n".join(path.read_text() for path in sorted(CHART.rglob("templates/*")))
-    paths = set(re.findall(r"\.Values((?:\.[A-Za-z]+)+)", text))
+    paths = set(re.findall(r"\.Values((?:\.[A-Za-z_]+)+)", text))
     for path in paths:
         at = values
         for part in path.strip(".").split("."):
@@ -71,7 +72,9 @@ def check_rendered(renderers):
         if outcomes:
             expect(all(outcome == outcomes[0] for outcome in outcomes), f"{where}: the versions of Helm differ")
             render.check_all(where, outcomes[0], FOLDER)
-            check_monitoring(where, sample, outcomes[0])
+            chosen = documents(sample)[0] if sample else {}
+            check_monitoring(where, chosen, outcomes[0])
+            check_sign_in(where, chosen, outcomes[0])
     for what, values in REFUSED.items():
         path = FOLDER / "refused.yaml"
         path.write_text(yaml.safe_dump(values))
@@ -81,9 +84,26 @@ def check_rendered(renderers):
     return f"{len(samples)} samples rendered, {len(REFUSED)} mistakes refused" if renderers else "NOT RENDERED"
 
 
-def check_monitoring(where, sample, rendered):
-    wanted = documents(sample)[0].get("prometheusRule", {}).get("enabled", False) if sample else False
+def check_monitoring(where, values, rendered):
+    wanted = values.get("prometheusRule", {}).get("enabled", False)
     rules = [document for document in rendered if document["kind"] == "PrometheusRule"]
     expect(len(rules) == int(wanted), f"{where}: {len(rules)} PrometheusRules")
     for rule in rules:
         expect(rule["spec"] == documents(RULES)[0], f"{where}: the alert rules are not those of {RULES}")
+
+
+def check_sign_in(where, values, rendered):
+    """What signs in is there, and nothing else that could."""
+    by_kind = {document["kind"]: document for document in rendered}
+    template = by_kind["Deployment"]["spec"]["template"]
+    environment = {entry["name"].removeprefix("M365_LEDGER__TENANT__") for entry in template["spec"]["containers"][0]["env"]}
+    wanted = {
+        "client-secret": {"CLIENT_SECRET_FILE"},
+        "certificate": {"CERTIFICATE_FILE", "CERTIFICATE_KEY_FILE"},
+        "workload-identity": set(),
+    }[values.get("auth", "client-secret")]
+    expect(environment == wanted | {"AUTH", "DATABASE_URL_FILE"}, f"{where}: it signs in with {sorted(environment)}")
+    federated = values.get("auth") == "workload-identity"
+    label = template["metadata"]["labels"].get("azure.workload.identity/use") == "true"
+    annotation = by_kind["ServiceAccount"]["metadata"].get("annotations", {}).get("azure.workload.identity/client-id")
+    expect(label == federated == bool(annotation), f"{where}: label {label}, annotation {annotation}")
