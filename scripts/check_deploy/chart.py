@@ -35,6 +35,7 @@ def check(renderers):
     expect(set(values) | {"global"} == set(schema["properties"]), f"{CHART}: values and schema differ")
     version = re.search(r'^version = "(.*)"', Path("Cargo.toml").read_text(), re.M).group(1)
     expect(documents(CHART / "Chart.yaml")[0]["appVersion"] == version, f"{CHART}: appVersion is not {version}")
+    expect(f"\nARG VERSION={version}\n" in Path("Dockerfile").read_text(), f"Dockerfile: its VERSION is not {version}")
     check_settings(CHART, [f"M365_LEDGER__{name}" for name in values["settings"]])
     paths = check_templates(values)
     rendered = check_rendered(renderers)

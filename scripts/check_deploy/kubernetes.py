@@ -34,9 +34,9 @@ def combination(number, root, component):
     folder = FOLDER / str(number)
     folder.mkdir()
     kustomization = {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization"}
-    kustomization["resources"] = [os.path.relpath(root, folder)]
+    kustomization["resources"] = [os.path.relpath(root.resolve(), folder.resolve())]
     if component:
-        kustomization["components"] = [os.path.relpath(component, folder)]
+        kustomization["components"] = [os.path.relpath(component.resolve(), folder.resolve())]
     (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
     return folder
 
