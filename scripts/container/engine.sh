@@ -32,7 +32,7 @@ engine_process() { tr -d ' ' <"/proc/$engine/task/$engine/children"; }
 stop_engine() {
     [ -n "$engine" ] || return 0
     kill "$(engine_process)" 2>/dev/null || true
-    for _ in $(seq 60); do
+    for _ in $(seq 40); do
         if ! kill -0 "$engine" 2>/dev/null; then break; fi
         sleep 0.5
     done
