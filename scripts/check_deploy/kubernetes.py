@@ -17,6 +17,7 @@ def check(renderers):
     components = sorted((KUBERNETES / "components").iterdir())
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
+    render.check_validator(FOLDER)
     count = 0
     for renderer in renderers:
         for root in roots:
