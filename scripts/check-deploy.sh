@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Whether what deploy/ holds is sound, without an engine, a cluster or a tenant: the alert rules and their tests, metric
 # names in rules and dashboards, manifests and chart as kubectl and helm render them, the Dockerfile, docker-compose.yml
-# with every profile, the workflows, and the links of the documentation.
+# with every profile, the systemd unit, the workflows, and the links of the documentation.
 #
 #   scripts/check-deploy.sh         checks; installs its tools first: tools.sh, and Debian's prometheus for promtool
 #   scripts/check-deploy.sh --if-possible   does nothing where the tools are missing and only root could install them
@@ -31,6 +31,19 @@ step "deploy/"
 renderers=("$tools"/renderers/*)
 [ -d "${renderers[0]}" ] || renderers=()
 "$tools/bin/python" scripts/check_deploy check ${renderers[@]+"${renderers[@]}"}
+
+if have systemd-analyze; then
+    step "systemd unit"
+    unit=$tools/m365-ledger.service
+    # The program is not installed here. systemd only warns of a directive that it does not know.
+    sed 's|^ExecStart=[^ ]*|ExecStart=/bin/true|' deploy/systemd/m365-ledger.service >"$unit"
+    warnings=$(systemd-analyze verify --man=no "$unit" 2>&1) || fail "systemd-analyze: $warnings"
+    ! grep -F m365-ledger.service <<<"$warnings" >&2 || fail "systemd-analyze warns"
+    # Tenths of its measure of exposure: 0 is locked up, 100 is open.
+    systemd-analyze security --offline=true --threshold=20 "$unit" >/dev/null || fail "the unit is less locked up than it was"
+else
+    step "systemd unit: SKIPPED, there is no systemd-analyze"
+fi
 
 step "workflows"
 "$tools/bin/check-jsonschema" --builtin-schema vendor.github-workflows .github/workflows/*.yml
