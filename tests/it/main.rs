@@ -11,6 +11,7 @@ mod history;
 mod lifecycle;
 mod local_postgres;
 mod once;
+mod questions;
 mod replicas;
 mod restore;
 mod rig;
