@@ -17,6 +17,7 @@ mod restore;
 mod rig;
 mod secrets;
 mod service;
+mod superset;
 mod support;
 mod systemd;
 mod tenants;
