@@ -3,8 +3,8 @@
 # the program itself; Superset, dbt and a JDBC driver then read it with the login of docs/queries.md, and the stand-in for
 # Microsoft says what is right.
 #
-# Installs what it needs on Debian. The Python packages (1 GB) stay in target/bi; everything else is gone afterwards. Not part
-# of `make test`: the first time it downloads for some minutes.
+# Installs what it needs on Debian. The Python packages (1 GB) and a picture of Superset's dashboard stay in target/bi; everything
+# else is gone afterwards. Not part of `make test`: the first time it downloads for some minutes.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -24,7 +24,7 @@ python_packages() {
 
 if [ "${1:-}" != with-database ]; then
     need_cargo
-    scripts/install-deps.sh python3-venv jdbc
+    scripts/install-deps.sh python3-venv jdbc browser
     python_packages superset
     python_packages dbt
     step "building"
@@ -108,9 +108,11 @@ superset() {
     running+=($!)
     await superset curl -fsS "$SUPERSET_URL/health"
     "$packages/superset/bin/python" scripts/bi/superset_check.py "$work/truth.json" "$bi" || {
-        tail -n 40 "$work/superset.log" >&2
+        tail -n 20 "$work/superset.log" >&2
         fail "Superset does not show what was served"
     }
+    "$packages/superset/bin/python" scripts/bi/superset_page.py "$work/truth.json" "$packages/superset.png" ||
+        fail "the dashboard is not drawn; what is to be seen is in $packages/superset.png"
 }
 
 dbt() { "$packages/dbt/bin/dbt" --no-use-colors "$@" --project-dir "$work/dbt" --profiles-dir "$work/dbt"; }
@@ -152,7 +154,7 @@ bi=postgres://bi:$password@${bi_host#//}
 sql postgres -c 'CREATE DATABASE m365'
 part "a known history, fetched by the program" history
 part "a reader's login, by docs/queries.md" reader
-part "Superset: bi/superset, figures by day, week and as of a day; writes refused" superset
+part "Superset: bi/superset imported; figures by day, week, as of a day; writes refused; dashboard drawn" superset
 part "dbt: freshness and tests of bi/dbt/sources.yml; both can fail" dbt_sources
 part "JDBC: types and comments of every column" jdbc
 printf '\nmake test-bi: PASSED\n'

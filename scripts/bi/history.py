@@ -14,8 +14,9 @@ from datetime import date, datetime, timedelta, timezone
 
 PERIODS = {"D7": 7, "D30": 30, "D90": 90, "D180": 180}
 COLUMNS = ["office_365", "exchange", "onedrive", "sharepoint", "skype_for_business", "yammer", "teams"]
-# How many days before the newest refresh the program runs. Between the first two an outage, at the end day by day.
-RUNS = [100, 30, *range(9, -1, -1)]
+# How many days before the newest refresh the program runs. The first outage is longer than Microsoft's 180 days and leaves
+# a hole; at the end it runs day by day.
+RUNS = [300, 30, *range(9, -1, -1)]
 
 
 def ask(sim: str, method: str, lever: str):
