@@ -1,6 +1,6 @@
 # `make help` lists what there is. The work is done by scripts/, which can be called by themselves.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-container check-deploy lint bench bench-bi db sqlx clean-db
+.PHONY: help demo test test-bi test-container check-deploy lint bench bench-bi db sqlx clean-db
 ARGS ?=
 
 help: ## this list
@@ -14,6 +14,9 @@ test: ## everything that must hold: format, lints, tests on a throw-away Postgre
 
 check-deploy: ## alert rules, manifests, chart, Dockerfile and compose file only
 	@exec ./scripts/check-deploy.sh $(ARGS)
+
+test-bi: ## Superset, dbt and JDBC against a known history (downloads 1 GB of Python packages the first time)
+	@exec ./scripts/test-bi.sh
 
 test-container: ## build the image and try it in an engine of its own (as root; installs docker if there is none)
 	@exec ./scripts/test-container.sh $(ARGS)

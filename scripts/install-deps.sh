@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what a build, the tests and the demo need, where it is missing: a C compiler, PostgreSQL, make, curl and the
 # system's certificates. Does nothing where all is there. `--check` only says what is missing. Further arguments name what
-# else is wanted: `promtool`, `python3-venv`, `pgbouncer`.
+# else is wanted: `jdbc`, `promtool`, `pgbouncer`, `python3-venv`, `browser`.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -21,9 +21,12 @@ fi
 for extra in "$@"; do
     case "$extra" in
     --check) ;;
+    jdbc) { have javac && [ -e /usr/share/java/postgresql.jar ]; } || packages+=(default-jdk-headless libpostgresql-jdbc-java) ;;
     # Debian's package of the server has it. That it starts a server, too, is prevented below.
     promtool) have promtool || packages+=(prometheus) ;;
     pgbouncer) [ -x /usr/sbin/pgbouncer ] || packages+=(pgbouncer) ;;
+    # A browser and what drives it, of one version.
+    browser) { have chromium && have chromedriver; } || packages+=(chromium chromium-driver) ;;
     python3-venv) python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3 python3-venv) ;;
     *) fail "what is $extra?" ;;
     esac

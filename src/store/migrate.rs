@@ -1,5 +1,8 @@
 //! The schema: bringing it up to date, and knowing whether this program may use it.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use secrecy::SecretString;

@@ -1,7 +1,9 @@
 //! Rows on their way into the tables of a report, and the statements that are put together for them.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, NaiveDate, Utc};
-use sqlx::{AssertSqlSafe, PgConnection};
+use sqlx::{AssertSqlSafe, PgConnection, Row as _, postgres::PgRow};
 use uuid::Uuid;
 
 use super::{StoreError, copy::CopyRows};
@@ -99,6 +101,22 @@ async fn copy_rows(
     Ok(())
 }
 
+/// One row of facts or current rows, in the form in which it came; the query names its columns, and `extra::text` as
+/// `extra_text`.
+pub(super) fn row(report: &Report, row: &PgRow) -> Result<Row, sqlx::Error> {
+    let values = report.columns.iter().map(|column| row.try_get(column.name)).collect::<Result<_, _>>()?;
+    let extra = row.try_get::<Option<String>, _>("extra_text")?.map(canonical);
+    Ok(Row { report_date: row.try_get("report_date")?, values, extra })
+}
+
+/// Postgres gives jsonb back with its own spaces and order of keys: bring it into the form in which it was hashed,
+/// compact and sorted. Text that resists stays as it is, and the hash will differ.
+fn canonical(extra: String) -> String {
+    serde_json::from_str::<BTreeMap<String, serde_json::Value>>(&extra)
+        .and_then(|cells| serde_json::to_string(&cells))
+        .unwrap_or(extra)
+}
+
 /// The one place where a statement is put together. All that goes in is text of this program: the template, and the table
 /// and column names of a report's definition, which is compiled in. Values are always bound.
 pub(super) fn statement(report: &Report, template: &str) -> AssertSqlSafe<String> {
@@ -114,11 +132,17 @@ pub(super) fn statement(report: &Report, template: &str) -> AssertSqlSafe<String
             .replace("{facts}", &facts)
             .replace("{current}", &format!("{facts}_current"))
             .replace("{superseded}", &format!("{facts}_superseded"))
+            .replace("{revised}", &format!("{facts}_revised"))
+            .replace("{contested}", &format!("{facts}_contested"))
             .replace(
                 "{columns}",
                 &format!("tenant_id, report_date, report_refresh_date, report_period, {own}, fetched_at"),
             )
             .replace("{measures}", &names.join(", "))
+            .replace(
+                "{revision}",
+                &format!("tenant_id, report_date, report_refresh_date, report_period, reissue, old_refresh_date, changed_at, {}, {own}", measures("old_")),
+            )
             .replace("{new_measures}", &measures("new."))
             .replace("{old_measures}", &measures("old."))
             .replace("{values}", &format!("report_refresh_date, report_period, {own}, fetched_at"))

@@ -5,8 +5,10 @@
 //! worker (its term proves it), and an advisory lock for each tenant and report covers the rest. So what is new can be
 //! decided by reading first, and goes in by `INSERT` or `COPY`; what is held already is not touched at all.
 
+mod contested;
 mod current;
 mod reissue;
+mod revised;
 #[cfg(test)]
 mod tests;
 
@@ -16,7 +18,12 @@ use chrono::{DateTime, NaiveDate, Utc};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use self::{current::advance_current, reissue::reissue};
+use self::{
+    contested::enter_contested,
+    current::{advance_current, current},
+    reissue::reissue,
+    revised::enter_revised,
+};
 
 use super::{
     StoreError,
@@ -96,14 +103,17 @@ pub(super) async fn write(pool: &PgPool, group: &[Finished], now: DateTime<Utc>)
         }
     }
     let new: Vec<_> = fresh.iter().copied().filter(|arrival| !held.contains_key(&arrival.place)).collect();
+    enter_in_ledger(connection, &new).await?;
     for report in reports(&fresh) {
         let of_report = |arrival: &&Incoming<'_>| arrival.snapshot.report == report;
         let rows: Vec<_> = new.iter().copied().filter(of_report).flat_map(rows_of).collect();
         insert_rows(connection, report.table, report, &rows).await?;
         let fresh: Vec<_> = fresh.iter().copied().filter(of_report).collect();
-        advance_current(connection, report, &fresh).await?;
+        let current = current(connection, report, &fresh).await?;
+        enter_contested(connection, report, &fresh, &current).await?;
+        advance_current(connection, report, &fresh, &current).await?;
+        enter_revised(connection, report, &fresh, &held).await?;
     }
-    enter_in_ledger(connection, &new).await?;
 
     let (finished, recorded): (Vec<_>, Vec<_>) = group
         .iter()

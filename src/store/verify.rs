@@ -88,9 +88,14 @@ pub async fn verify(pool: &PgPool) -> Result<Verdict, sqlx::Error> {
     for &report in REPORTS {
         for tenant_id in facts::tenants(&mut tx, report).await? {
             let scope = Scope { tenant_id, report };
+            let broken = verdict.violations.len();
             facts::check_ledger(&mut tx, scope, &mut verdict).await?;
             facts::check_current(&mut tx, scope, &mut verdict).await?;
             facts::check_revisions(&mut tx, scope, &mut verdict).await?;
+            // What follows from damaged facts is no finding of its own.
+            if verdict.violations.len() == broken {
+                facts::check_derived(&mut tx, scope, &mut verdict).await?;
+            }
         }
     }
     work::check_newest_refreshes(&mut tx, &mut verdict).await?;

@@ -51,6 +51,9 @@ async fn every_revision_of_several_is_compared_with_the_next(pool: PgPool) {
                 skype_for_business, yammer, teams, extra, fetched_at, 2, superseded_at
          FROM m365_store.office365_active_user_counts_superseded WHERE report_date = '2026-01-06'",
         "UPDATE m365_store.snapshot SET revision = 3 WHERE revision = 2",
+        "DELETE FROM m365_store.office365_active_user_counts_revised",
+        "INSERT INTO m365_store.office365_active_user_counts_revised
+         TABLE m365_store.office365_active_user_counts_revised_anew",
     ] {
         sqlx::query(sql).execute(&pool).await.unwrap();
     }

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use chrono::NaiveDate;
 use futures_util::TryStreamExt;
-use sqlx::{PgConnection, Row as _, postgres::PgRow};
+use sqlx::{PgConnection, Row as _};
 use uuid::Uuid;
 
 use super::{Finding, Verdict};
 use crate::{
     report::{Report, Row, content_hash},
-    store::rows::statement,
+    store::rows::{self, statement},
 };
 
 /// A tenant's share of one report.
@@ -97,7 +97,7 @@ pub(super) async fn check_ledger(
     while let Some(row) = stream.try_next().await? {
         verdict.facts += 1;
         let key = (row.try_get("report_period")?, row.try_get("report_refresh_date")?);
-        let fact = fact(scope.report, &row)?;
+        let fact = rows::row(scope.report, &row)?;
         match &mut held {
             Some((of, rows)) if *of == key => rows.push(fact),
             _ => {
@@ -115,21 +115,6 @@ pub(super) async fn check_ledger(
         verdict.violation(scope.of_snapshot("I2", key, what, row.row_count.into()));
     }
     Ok(())
-}
-
-/// One fact, in the form in which it was hashed.
-fn fact(report: &'static Report, row: &PgRow) -> Result<Row, sqlx::Error> {
-    let values = report.columns.iter().map(|column| row.try_get(column.name)).collect::<Result<_, _>>()?;
-    let extra = row.try_get::<Option<String>, _>("extra_text")?.map(canonical);
-    Ok(Row { report_date: row.try_get("report_date")?, values, extra })
-}
-
-/// Postgres gives jsonb back with its own spaces and order of keys: bring it into the form in which it was hashed,
-/// compact and sorted. Text that resists stays as it is, and the hash will differ.
-fn canonical(extra: String) -> String {
-    serde_json::from_str::<BTreeMap<String, serde_json::Value>>(&extra)
-        .and_then(|cells| serde_json::to_string(&cells))
-        .unwrap_or(extra)
 }
 
 /// One snapshot's rows, in date order and at least one, against its ledger row.
@@ -231,6 +216,41 @@ pub(super) async fn check_revisions(
             format!("the ledger says revision {revision}, but the superseded rows hold {kept} earlier revisions")
         };
         verdict.violation(scope.of_snapshot("P3", key, what, kept));
+    }
+    Ok(())
+}
+
+/// I12 and I13: what was revised, and where periods disagree, against the facts. A fact that is damaged, or a tenant without
+/// a name, is found by others and said once.
+pub(super) async fn check_derived(
+    connection: &mut PgConnection,
+    scope: Scope,
+    verdict: &mut Verdict,
+) -> Result<(), sqlx::Error> {
+    let revised = "SELECT count(*) AS days, min(report_date) AS first_day FROM (
+             (SELECT {revision} FROM {revised}_anew WHERE tenant_id = $1
+              EXCEPT SELECT {revision} FROM {revised} WHERE tenant_id = $1)
+             UNION ALL
+             (SELECT {revision} FROM {revised} WHERE tenant_id = $1
+              EXCEPT SELECT {revision} FROM {revised}_anew WHERE tenant_id = $1)
+         ) AS wrong
+         WHERE EXISTS (SELECT FROM m365_store.tenant WHERE tenant_id = $1)";
+    let contested = "SELECT count(*) AS days, min(report_date) AS first_day FROM (
+             SELECT report_date, report_refresh_date FROM {facts} WHERE tenant_id = $1
+             GROUP BY report_date, report_refresh_date HAVING count(DISTINCT ROW ({measures}, extra)) > 1
+             EXCEPT SELECT report_date, report_refresh_date FROM {contested} WHERE tenant_id = $1
+         ) AS missing";
+    for (invariant, template, what) in [
+        ("I12", revised, "what is kept as revised is not what the facts say"),
+        ("I13", contested, "periods disagree on days that are not noted as contested"),
+    ] {
+        let row =
+            sqlx::query(statement(scope.report, template)).bind(scope.tenant_id).fetch_one(&mut *connection).await?;
+        let days: i64 = row.try_get("days")?;
+        if days > 0 {
+            let report_date = row.try_get("first_day")?;
+            verdict.violation(Finding { report_date, ..scope.finding(invariant, what.to_owned(), days) });
+        }
     }
     Ok(())
 }

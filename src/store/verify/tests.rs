@@ -159,3 +159,41 @@ async fn work_left_lying_is_noted_and_breaks_nothing(pool: PgPool) {
     let found: Vec<_> = verdict.notes.iter().map(|note| note.invariant).collect();
     assert_eq!(found, ["I6", "I7", "I8", "I11"]);
 }
+
+#[sqlx::test(fixtures(path = "../fixtures", scripts("good")))]
+async fn a_revision_that_is_missing_wrong_or_invented_is_found(pool: PgPool) {
+    for (damage, day) in [
+        (
+            "DELETE FROM m365_store.office365_active_user_counts_revised WHERE reissue = 1 AND report_date = '2026-01-09'",
+            9,
+        ),
+        (
+            "UPDATE m365_store.office365_active_user_counts_revised SET old_teams = 0 WHERE reissue = 0 AND report_date = '2026-01-08'",
+            8,
+        ),
+        (
+            "INSERT INTO m365_store.office365_active_user_counts_revised
+          SELECT tenant_id, '2026-01-01', report_refresh_date, report_period, reissue, old_refresh_date, changed_at
+          FROM m365_store.office365_active_user_counts_revised WHERE reissue = 0 AND report_date = '2026-01-08'",
+            1,
+        ),
+    ] {
+        let verdict = after(&pool, damage).await;
+        assert_eq!((only(&verdict).invariant, only(&verdict).report_date), ("I12", date(day)), "{damage}");
+    }
+}
+
+#[sqlx::test(fixtures(path = "../fixtures", scripts("good")))]
+async fn a_disagreement_that_is_not_noted_is_found_and_a_note_too_many_is_not(pool: PgPool) {
+    let sql = "INSERT INTO m365_store.office365_active_user_counts_contested
+               SELECT tenant_id, report_date, report_refresh_date FROM m365_store.office365_active_user_counts
+               ON CONFLICT DO NOTHING";
+    assert!(after(&pool, sql).await.is_sound());
+    let seen: Vec<chrono::NaiveDate> =
+        sqlx::query_scalar("SELECT report_date FROM m365_v1.period_disagreements").fetch_all(&pool).await.unwrap();
+    assert_eq!(seen.first().copied(), date(6));
+    assert_eq!(seen.len(), 1);
+    let sql = "DELETE FROM m365_store.office365_active_user_counts_contested WHERE report_date = '2026-01-06'";
+    let verdict = after(&pool, sql).await;
+    assert_eq!((only(&verdict).invariant, only(&verdict).report_date, only(&verdict).count), ("I13", date(6), 1));
+}
