@@ -229,7 +229,7 @@ impl ErrorClass {
     pub const fn advice(self) -> &'static str {
         match self {
             Self::AuthInvalidClient => {
-                "check tenant.id, tenant.client_id and the client secret: it may have expired (Entra ID > App registrations > Certificates & secrets)"
+                "check tenant.id, tenant.client_id and the credential: a secret or a certificate may have ended (Entra ID > App registrations > Certificates & secrets)"
             }
             Self::AuthForbidden => {
                 "give the application the Microsoft Graph application permission Reports.Read.All and grant admin consent"
