@@ -191,6 +191,21 @@ impl ErrorClass {
         }
     }
 
+    /// Whether a body can be refused with it. Every other class is of something else: no body came, or it was not stored.
+    pub const fn refuses_bodies(self) -> bool {
+        matches!(
+            self,
+            Self::Truncated
+                | Self::TooLarge
+                | Self::NotCsv
+                | Self::BadHeader
+                | Self::BadRow
+                | Self::PeriodMismatch
+                | Self::MixedRefresh
+                | Self::ConflictingRows
+        )
+    }
+
     /// When trying again makes sense.
     pub const fn retry(self) -> Retry {
         match self {
