@@ -136,6 +136,8 @@ fn workload_identity(merged: &config::Config, azure: &HashMap<String, String>) -
     }
     // With several tenants, the one in which the pod's identity lives is not thereby one of them.
     let tenant = tenant.filter(|_| !is_set("tenants"));
+    // Who names a cloud has named its login host.
+    let login = login.filter(|_| merged.get_string("graph.cloud").is_ok_and(|cloud| cloud == "global"));
     [
         ("TENANT__FEDERATED_TOKEN_FILE", token_file),
         ("TENANT__CLIENT_ID", client),

@@ -322,10 +322,13 @@ mod tests {
         assert_eq!(told(&format!("{own}certificate_file = \"DIR/b\"")), ["own certificate b"]);
         assert_eq!(sign_ins("", &azure[1..]), Ok(Vec::new()), "without a token file these are somebody else's");
 
-        let environment = azure.map(|(key, value)| (key.to_owned(), value.to_owned()));
-        let loaded = load_from(None, HashMap::from(environment)).expect("loads");
+        let mut environment = HashMap::from(azure.map(|(key, value)| (key.to_owned(), value.to_owned())));
+        let loaded = load_from(None, environment.clone()).expect("loads");
         let login = loaded.settings.graph.login_url.as_ref().map(url::Url::as_str);
         assert_eq!(login, Some("https://login.microsoftonline.us/"));
         assert!(loaded.describe().contains("tenant.client_id = \"pod\"  # environment"), "{}", loaded.describe());
+        environment.insert("M365_LEDGER__GRAPH__CLOUD".to_owned(), "china".to_owned());
+        let loaded = load_from(None, environment).expect("loads");
+        assert_eq!(loaded.settings.graph.login_url, None, "who names a cloud has named its login host");
     }
 }
