@@ -1,7 +1,8 @@
 //! A stateful stand-in for the three hosts that a Microsoft 365 usage report comes from: the login host, Graph, and the
 //! download host, each on a port of its own.
 //!
-//! It serves `getOffice365ActiveUserCounts` as Microsoft does: a token for a client secret, a redirect to a
+//! It serves `getOffice365ActiveUserCounts` as Microsoft does: a token for a client secret, a
+//! certificate or another provider's token, a redirect to a
 //! pre-authenticated link, and a CSV whose recent days are revised by later refreshes. Time stands still until
 //! [`Sim::advance_days`]. Anything that has ever been seen to go wrong can be made to go wrong with [`Sim::inject`].
 //!

@@ -92,8 +92,8 @@ fn explain(number: u32) -> Option<&'static str> {
         700_021 | 50_048 => "the assertion is of another application: check tenant.client_id",
         700_023 => "the assertion was made for another address: check graph.login_url and graph.cloud",
         700_025 => {
-            "the application is registered as a public client: it needs a platform of its own kind (Entra ID > App \
-             registrations > Authentication > Allow public client flows: No)"
+            "the application is a public client, which may send no credential: Entra ID > App registrations > Authentication \
+             > Allow public client flows: No"
         }
         70_021 | 700_211 | 700_212 | 700_213 => {
             "the application has no federated credential for this token: its issuer, subject and audience must be letter by \

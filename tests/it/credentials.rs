@@ -1,13 +1,16 @@
 //! Signing in without a client secret, and knowing when a credential ends.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use graph_sim::{AppCertificate, FEDERATION_AUDIENCE, Host, Sim, TENANT_ID};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::rig::{PATIENCE, Ran, Setup, TestDb, assert_complete, count, eventually, sim};
+use crate::rig::{PATIENCE, Ran, Setup, TestDb, assert_complete, count, eventually, sim, sim_of};
 
 const ISSUER: &str = "https://cluster.example/";
 const SUBJECT: &str = "system:serviceaccount:m365-ledger:m365-ledger";
@@ -217,6 +220,34 @@ async fn a_token_that_is_renewed_in_its_file_is_taken_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_tenants_share_one_credential() {
+    let (sim, db) = (sim_of(3), TestDb::new("credentials").await);
+    let folder = tempfile::tempdir().expect("a folder");
+    let (token, certificate) = (folder.path().join("token"), folder.path().join("app.pem"));
+    std::fs::write(&token, sim.federated_token(ISSUER, SUBJECT, FEDERATION_AUDIENCE, 3600)).expect("written");
+    let own = AppCertificate::until(in_days(90), 1);
+    std::fs::write(&certificate, own.pem()).expect("written");
+    let mut config = format!("[tenant]\nfederated_token_file = {token:?}\n");
+    for (number, tenant) in sim.config().tenants.iter().enumerate() {
+        writeln!(config, "[[tenants]]\nid = \"{}\"\nclient_id = \"{}\"", tenant.id, tenant.client_id).expect("written");
+        if number == 2 {
+            writeln!(config, "certificate_file = {certificate:?}").expect("written");
+            sim.add_certificate(tenant.id, &own.certificate);
+        } else {
+            sim.federate(tenant.id, ISSUER, SUBJECT);
+        }
+    }
+    let file = folder.path().join("config.toml");
+    std::fs::write(&file, config).expect("written");
+    let setup = ["ID", "CLIENT_ID", "CLIENT_SECRET"]
+        .into_iter()
+        .fold(Setup::new(&db.url, &sim), |setup, key| setup.set(&format!("TENANT__{key}"), ""));
+    setup.run(&["once", "--json", "--config", text(&file)]).await.ends(0);
+    let tenants: Vec<_> = sim.config().tenants.iter().map(|tenant| tenant.id).collect();
+    assert_complete(&db.pool, &sim, &tenants, &graph_sim::Period::ALL).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn doctor_warns_before_a_credential_ends() {
     let scene = Scene::new().await;
     let end = in_days(20);
@@ -230,6 +261,15 @@ async fn doctor_warns_before_a_credential_ends() {
     assert!(credential["advice"].as_str().is_some_and(|advice| advice.contains("renew it")), "{document:#}");
     let told = setup.run(&["doctor"]).await.ends(0).stdout;
     assert!(told.contains(&format!("warn credential of {TENANT_ID}: it ends on {}", end.date_naive())), "{told}");
+
+    // The service says so in its log.
+    let mut daemon = setup.daemon();
+    eventually("a warning", PATIENCE, async || {
+        let output = daemon.output();
+        output.lines().any(|line| line.contains("\"WARN\"") && line.contains("a credential ends soon")).then_some(())
+    })
+    .await;
+    daemon.stop().await;
 
     let secret = &scene.sim.config().tenants[0].client_secret;
     let setup = scene.setup.clone().set("TENANT__CLIENT_SECRET", secret);
