@@ -31,14 +31,14 @@ pub(super) enum CertificateError {
     NoKey,
     #[error(
         "the private key is encrypted, and nobody is there to type its password: \
-         decrypt it with openssl pkey -in FILE -out FILE"
+         decrypt it with openssl pkey -in FILE -out NEW"
     )]
     EncryptedKey,
     #[error("what stands there is damaged PEM: {0}")]
     Pem(pem::Error),
-    #[error("the private key cannot be used: {0}")]
-    Key(rustls::Error),
-    #[error("the private key is not RSA; the documented signature (PS256) needs an RSA key of 2048 bits or more")]
+    #[error("the private key cannot be used: it has to be an RSA key of 2048 to 4096 bits")]
+    Key,
+    #[error("the private key is not RSA; the documented signature (PS256) needs an RSA key of 2048 to 4096 bits")]
     NotRsa,
     #[error("a certificate in it cannot be read")]
     Certificate,
@@ -66,7 +66,7 @@ impl Certificate {
             pem::Error::NoItemsFound => CertificateError::NoKey,
             error => CertificateError::Pem(error),
         })?;
-        let key = any_supported_type(&key).map_err(CertificateError::Key)?;
+        let key = any_supported_type(&key).map_err(|_| CertificateError::Key)?;
         if key.choose_scheme(&[SignatureScheme::RSA_PSS_SHA256]).is_none() {
             return Err(CertificateError::NotRsa);
         }
