@@ -191,6 +191,21 @@ impl ErrorClass {
         }
     }
 
+    /// Whether a body can be refused with it. Every other class is of something else: no body came, or it was not stored.
+    pub const fn refuses_bodies(self) -> bool {
+        matches!(
+            self,
+            Self::Truncated
+                | Self::TooLarge
+                | Self::NotCsv
+                | Self::BadHeader
+                | Self::BadRow
+                | Self::PeriodMismatch
+                | Self::MixedRefresh
+                | Self::ConflictingRows
+        )
+    }
+
     /// When trying again makes sense.
     pub const fn retry(self) -> Retry {
         match self {
@@ -229,7 +244,7 @@ impl ErrorClass {
     pub const fn advice(self) -> &'static str {
         match self {
             Self::AuthInvalidClient => {
-                "check tenant.id, tenant.client_id and the client secret: it may have expired (Entra ID > App registrations > Certificates & secrets)"
+                "check tenant.id, tenant.client_id and the credential: a secret or a certificate may have ended (Entra ID > App registrations > Certificates & secrets)"
             }
             Self::AuthForbidden => {
                 "give the application the Microsoft Graph application permission Reports.Read.All and grant admin consent"

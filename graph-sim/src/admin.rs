@@ -9,6 +9,10 @@
 //! | `POST refresh?date=` (`&tenant=&period=`) | sets every refresh date, or one |
 //! | `POST reissue?tenant=` | other numbers under the same refresh date |
 //! | `POST rotate-secret?tenant=&secret=` | a new client secret |
+//! | `POST certificate?tenant=` | adds the certificate in the body (PEM) to the app registration |
+//! | `DELETE certificates?tenant=` | removes them all |
+//! | `POST federation?tenant=&issuer=&subject=&audience=` | trusts the tokens of another identity provider |
+//! | `GET federated-token?issuer=&subject=&audience=&seconds=` | such a token |
 //! | `POST consent?tenant=&given=true` | gives or takes consent |
 //! | `POST fault`, `DELETE faults` | adds a [`Fault`] in JSON, or removes them all |
 //! | `POST reset-throttle` | forgets the calls that count towards the limit |
@@ -19,7 +23,7 @@ use uuid::Uuid;
 use crate::{
     config::{Config, Period},
     fault::{Fault, Host},
-    state::State,
+    state::{Federation, State},
     wire::{Request, Response},
 };
 
@@ -37,6 +41,10 @@ pub(crate) fn answer(config: &Config, state: &mut State, request: &Request) -> R
         ("POST", "refresh") => refresh(state, request),
         ("POST", "reissue") => with_tenant(state, request, |tenant| tenant.revision += 1),
         ("POST", "rotate-secret") => rotate_secret(state, request),
+        ("POST", "certificate") => add_certificate(state, request),
+        ("DELETE", "certificates") => with_tenant(state, request, |tenant| tenant.certificates.clear()),
+        ("POST", "federation") => federate(state, request),
+        ("GET", "federated-token") => return federated_token(state, request),
         ("POST", "consent") => {
             parameter(request, "given").and_then(|given| with_tenant(state, request, |tenant| tenant.consent = given))
         }
@@ -79,6 +87,8 @@ fn overview(config: &Config, state: &State) -> Value {
                 "revision": tenant.revision,
                 "consent": tenant.consent,
                 "secret_expired": tenant.secret_expired,
+                "certificates": tenant.certificates.len(),
+                "federations": tenant.federations.len(),
                 "refresh_dates": refresh,
                 "removed_dates": tenant.removed,
             })
@@ -122,6 +132,34 @@ fn rotate_secret(state: &mut State, request: &Request) -> Result<(), String> {
         tenant.secret = secret;
         tenant.secret_expired = false;
     })
+}
+
+fn add_certificate(state: &mut State, request: &Request) -> Result<(), String> {
+    let pem = String::from_utf8_lossy(&request.body).into_owned();
+    let mut added = Ok(());
+    with_tenant(state, request, |tenant| added = tenant.add_certificate(&pem))?;
+    added
+}
+
+fn federate(state: &mut State, request: &Request) -> Result<(), String> {
+    let federation = Federation {
+        issuer: parameter(request, "issuer")?,
+        subject: parameter(request, "subject")?,
+        audience: parameter(request, "audience")?,
+    };
+    with_tenant(state, request, |tenant| tenant.federations.push(federation))
+}
+
+fn federated_token(state: &mut State, request: &Request) -> Response {
+    let mut issue = || {
+        let [issuer, subject, audience]: [String; 3] =
+            [parameter(request, "issuer")?, parameter(request, "subject")?, parameter(request, "audience")?];
+        Ok(state.federated_token(&issuer, &subject, &audience, parameter(request, "seconds")?))
+    };
+    match issue() {
+        Ok(token) => Response::json(200, &json!({ "token": token })),
+        Err::<_, String>(error) => Response::json(400, &json!({ "error": error })),
+    }
 }
 
 fn with_tenant(

@@ -1,7 +1,8 @@
 //! A stateful stand-in for the three hosts that a Microsoft 365 usage report comes from: the login host, Graph, and the
 //! download host, each on a port of its own.
 //!
-//! It serves `getOffice365ActiveUserCounts` as Microsoft does: a token for a client secret, a redirect to a
+//! It serves `getOffice365ActiveUserCounts` as Microsoft does: a token for a client secret, a
+//! certificate or another provider's token, a redirect to a
 //! pre-authenticated link, and a CSV whose recent days are revised by later refreshes. Time stands still until
 //! [`Sim::advance_days`]. Anything that has ever been seen to go wrong can be made to go wrong with [`Sim::inject`].
 //!
@@ -19,7 +20,9 @@
 //! ```
 
 mod admin;
+mod assertion;
 mod config;
+mod credential;
 mod data;
 mod download;
 mod fault;
@@ -39,13 +42,14 @@ use uuid::Uuid;
 
 pub use crate::{
     config::{CLIENT_ID, CLIENT_SECRET, Config, HeaderGeneration, Period, TENANT_ID, TenantConfig, Throttle},
+    credential::{AppCertificate, FEDERATION_AUDIENCE},
     data::{COLUMNS, Figures},
     fault::{Count, Fault, FaultKind, Host},
     state::Request,
 };
 use crate::{
     server::Shared,
-    state::{State, Tenant},
+    state::{Federation, State, Tenant},
 };
 
 /// A running stand-in. Dropping it closes its ports and connections.
@@ -191,6 +195,28 @@ impl Sim {
         self.tenant(tenant, |tenant| tenant.secret_expired = expired);
     }
 
+    /// Adds a certificate in PEM to the app registration.
+    pub fn add_certificate(&self, tenant: Uuid, pem: &str) {
+        self.tenant(tenant, |tenant| tenant.add_certificate(pem).expect("a certificate in PEM"));
+    }
+
+    /// Removes every certificate from the app registration.
+    pub fn remove_certificates(&self, tenant: Uuid) {
+        self.tenant(tenant, |tenant| tenant.certificates.clear());
+    }
+
+    /// From now on the application may sign in with tokens of this issuer and subject, made for [`FEDERATION_AUDIENCE`].
+    pub fn federate(&self, tenant: Uuid, issuer: &str, subject: &str) {
+        let (issuer, subject) = (issuer.to_owned(), subject.to_owned());
+        let audience = FEDERATION_AUDIENCE.to_owned();
+        self.tenant(tenant, |tenant| tenant.federations.push(Federation { issuer, subject, audience }));
+    }
+
+    /// A token of another identity provider, good for so many seconds from now.
+    pub fn federated_token(&self, issuer: &str, subject: &str, audience: &str, seconds: i64) -> String {
+        self.state(|state| state.federated_token(issuer, subject, audience, seconds))
+    }
+
     /// Gives or takes the administrator's consent to `Reports.Read.All`.
     pub fn set_consent(&self, tenant: Uuid, consent: bool) {
         self.tenant(tenant, |tenant| tenant.consent = consent);
@@ -254,7 +280,7 @@ impl Sim {
         self.state(|state| state.leaks)
     }
 
-    /// Every secret that was ever in play: client secrets, access tokens, both halves of every download link.
+    /// Every secret that was ever in play: client secrets, assertions, access tokens, both halves of every download link.
     pub fn secrets(&self) -> Vec<String> {
         self.state(|state| state.secrets.clone())
     }

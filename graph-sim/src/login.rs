@@ -1,9 +1,10 @@
-//! The token endpoint: client credentials with a secret.
+//! The token endpoint: client credentials with a secret, a certificate or another provider's token.
 
 use serde_json::json;
 use uuid::Uuid;
 
 use crate::{
+    assertion::{self, Fault},
     config::Config,
     fault::Host,
     state::{State, now},
@@ -11,7 +12,7 @@ use crate::{
 };
 
 /// Answers `POST /{tenant}/oauth2/v2.0/token`; also says which tenant it was about.
-pub(crate) fn answer(config: &Config, state: &mut State, request: &Request) -> (Option<Uuid>, Response) {
+pub(crate) fn answer(config: &Config, origin: &str, state: &mut State, request: &Request) -> (Option<Uuid>, Response) {
     let Some(tenant) = request.path.strip_prefix('/').and_then(|path| path.strip_suffix("/oauth2/v2.0/token")) else {
         return (None, Response::empty(404));
     };
@@ -20,7 +21,7 @@ pub(crate) fn answer(config: &Config, state: &mut State, request: &Request) -> (
         if request.method != "POST" {
             return Response::empty(405);
         }
-        match grant(state, tenant, id, &request.body) {
+        match grant(state, origin, tenant, id, &request.body) {
             Ok(id) => {
                 let token = state.issue_token(id, config.token_lifetime);
                 let seconds = config.token_lifetime.as_secs();
@@ -39,6 +40,8 @@ pub(crate) fn answer(config: &Config, state: &mut State, request: &Request) -> (
     });
     (id, response.with("Cache-Control", "no-store, no-cache"))
 }
+
+const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// Why there is no token.
 struct Refusal {
@@ -76,7 +79,7 @@ impl Refusal {
 }
 
 /// The tenant that the form earns a token of.
-fn grant(state: &State, name: &str, id: Option<Uuid>, form: &[u8]) -> Result<Uuid, Refusal> {
+fn grant(state: &mut State, origin: &str, name: &str, id: Option<Uuid>, form: &[u8]) -> Result<Uuid, Refusal> {
     let field = |name: &str| form_value(form, name).filter(|value| !value.is_empty());
     let Some((id, tenant)) = id.and_then(|id| Some((id, state.tenants.get(&id)?))) else {
         let message = format!("Tenant '{name}' not found. Check to make sure you have the correct tenant ID.");
@@ -102,6 +105,15 @@ fn grant(state: &State, name: &str, id: Option<Uuid>, form: &[u8]) -> Result<Uui
              /.default suffixed to the resource identifier (application ID URI)."
         );
         return Err(Refusal::new(400, "invalid_scope", 1_002_012, message));
+    }
+    // The name in the address is the audience: one tenant's assertion is worth nothing in another.
+    if field("client_assertion_type").as_deref() == Some(ASSERTION_TYPE)
+        && let Some(assertion) = field("client_assertion")
+    {
+        let audience = format!("{origin}/{name}/oauth2/v2.0/token");
+        let checked = assertion::check(tenant, &client, &audience, &assertion);
+        state.secrets.push(assertion);
+        return checked.map(|()| id).map_err(|Fault(code, message)| Refusal::new(401, "invalid_client", code, message));
     }
     let Some(secret) = field("client_secret") else {
         let message = "'client_assertion', 'client_secret' or 'request' is required for the 'client_credentials' \

@@ -45,7 +45,7 @@ impl Shared {
                 return admin::answer(&self.config, &mut state, request);
             }
             Host::Login => {
-                let (tenant, response) = login::answer(&self.config, &mut state, request);
+                let (tenant, response) = login::answer(&self.config, &self.urls[0], &mut state, request);
                 (tenant, None, response)
             }
             Host::Graph => graph::answer(&self.config, &mut state, &self.urls[2], request),

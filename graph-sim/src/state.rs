@@ -5,13 +5,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use bytes::Bytes;
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::{
     config::{Config, HeaderGeneration, Period, TenantConfig, Throttle},
+    credential,
     data::{self, Edition, Figures},
     fault::{Count, Fault, FaultKind, Host},
     wire::Response,
@@ -60,11 +64,32 @@ pub(crate) struct Tenant {
     pub(crate) config: TenantConfig,
     pub(crate) secret: String,
     pub(crate) secret_expired: bool,
+    /// The certificates of the app registration: the thumbprint as an assertion's header has it, and the DER.
+    pub(crate) certificates: Vec<(String, Vec<u8>)>,
+    pub(crate) federations: Vec<Federation>,
     pub(crate) consent: bool,
     pub(crate) revision: u32,
     pub(crate) removed: BTreeSet<NaiveDate>,
     pub(crate) refresh: HashMap<Period, NaiveDate>,
     bodies: HashMap<Period, (Edition, Bytes)>,
+}
+
+/// A federated credential: whose tokens are taken for the application's own.
+#[derive(Debug, Clone)]
+pub(crate) struct Federation {
+    pub(crate) issuer: String,
+    pub(crate) subject: String,
+    pub(crate) audience: String,
+}
+
+impl Tenant {
+    /// Adds a certificate in PEM to the app registration.
+    pub(crate) fn add_certificate(&mut self, pem: &str) -> Result<(), String> {
+        let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| error.to_string())?;
+        let thumbprint = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(&der));
+        self.certificates.push((thumbprint, der.to_vec()));
+        Ok(())
+    }
 }
 
 /// An access token or a download link.
@@ -107,6 +132,8 @@ impl State {
             secret: config.client_secret.clone(),
             config: config.clone(),
             secret_expired: false,
+            certificates: Vec::new(),
+            federations: Vec::new(),
             consent: true,
             revision: 0,
             removed: BTreeSet::new(),
@@ -185,7 +212,7 @@ impl State {
 
     /// Moves every tenant and period by so many days.
     pub(crate) fn advance(&mut self, days: i64) {
-        let moved = |date: NaiveDate| date.checked_add_signed(chrono::TimeDelta::days(days)).unwrap_or(date);
+        let moved = |date: NaiveDate| date.checked_add_signed(TimeDelta::days(days)).unwrap_or(date);
         self.refresh_date = moved(self.refresh_date);
         for date in self.tenants.values_mut().flat_map(|tenant| tenant.refresh.values_mut()) {
             *date = moved(*date);
@@ -198,6 +225,13 @@ impl State {
         let expires = Instant::now() + lifetime;
         forget_expired(&mut self.tokens);
         self.tokens.insert(token.clone(), Grant { tenant, period: None, signature: String::new(), expires });
+        self.secrets.push(token.clone());
+        token
+    }
+
+    /// A new token of the identity provider that stands beside Microsoft.
+    pub(crate) fn federated_token(&mut self, issuer: &str, subject: &str, audience: &str, seconds: i64) -> String {
+        let token = credential::federated_token(issuer, subject, audience, now(), TimeDelta::seconds(seconds));
         self.secrets.push(token.clone());
         token
     }

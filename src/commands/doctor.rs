@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -11,8 +12,9 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    config::{Settings, Tenant},
-    graph::{Fetched, Graph, Trace},
+    config::{Settings, SignIn, Tenant},
+    daemon::credentials::WARNING,
+    graph::{Fetched, Graph, Trace, credential_end},
     outcome::ErrorClass,
     report::{Period, parse},
     store::{self, SchemaState},
@@ -21,6 +23,7 @@ use crate::{
 /// More tenants than this are not signed in one by one.
 const MOST_TENANTS: usize = 20;
 
+/// Good, bad, or good with a warning: then there is advice.
 #[derive(Debug, Serialize)]
 struct Check {
     what: String,
@@ -33,6 +36,10 @@ struct Check {
 impl Check {
     fn good(what: impl Into<String>, detail: impl Into<String>) -> Self {
         Self { what: what.into(), ok: true, detail: detail.into(), error_class: None, advice: None }
+    }
+
+    fn warning(what: impl Into<String>, detail: impl Into<String>, advice: &'static str) -> Self {
+        Self { advice: Some(advice), ..Self::good(what, detail) }
     }
 
     fn bad(what: impl Into<String>, class: ErrorClass, detail: impl Into<String>) -> Self {
@@ -55,9 +62,18 @@ pub async fn doctor(settings: &Settings, json: bool) -> anyhow::Result<ExitCode>
         format!("complete; tenants: {}, targets: {}", sources.tenants.len(), sources.targets.len()),
     )];
     checks.extend(database(settings).await);
+    let now = Clock::System.now();
     for tenant in sources.tenants.iter().take(MOST_TENANTS) {
-        checks.push(access(&graph, &sources, tenant).await);
+        let credential = credential(tenant, now);
+        // One that cannot be used is not sent; the day somebody wrote down may only be out of date.
+        let is_sent = credential.ok || matches!(tenant.sign_in, SignIn::ClientSecret { .. });
+        checks.push(credential);
+        if is_sent {
+            checks.push(access(&graph, &sources, tenant).await);
+        }
     }
+    let others = sources.tenants.iter().skip(MOST_TENANTS).map(|tenant| credential(tenant, now));
+    checks.extend(others.filter(|check| check.advice.is_some()));
     if sources.tenants.len() > MOST_TENANTS {
         checks.push(Check::good("other tenants", format!("only the first {MOST_TENANTS} were signed in")));
     }
@@ -65,7 +81,12 @@ pub async fn doctor(settings: &Settings, json: bool) -> anyhow::Result<ExitCode>
         println!("{}", serde_json::to_string_pretty(&serde_json::json!({ "checks": checks }))?);
     } else {
         for check in &checks {
-            println!("{} {}: {}", if check.ok { "ok  " } else { "FAIL" }, check.what, check.detail);
+            let mark = match (check.ok, check.advice) {
+                (false, _) => "FAIL",
+                (true, Some(_)) => "warn",
+                (true, None) => "ok  ",
+            };
+            println!("{mark} {}: {}", check.what, check.detail);
             if let Some(advice) = check.advice {
                 println!("     -> {advice}");
             }
@@ -97,6 +118,29 @@ async fn database(settings: &Settings) -> Vec<Check> {
     };
     database.close().await;
     vec![check]
+}
+
+/// Whether a credential can be used, and for how long.
+fn credential(tenant: &Tenant, now: DateTime<Utc>) -> Check {
+    let name = format!("credential of {}", tenant.name);
+    let end = match credential_end(tenant) {
+        Err(error) => return Check::bad(name, error.class(), error.to_string()),
+        Ok(end) => end,
+    };
+    match (end, &tenant.sign_in) {
+        (None, SignIn::WorkloadIdentity(_)) => Check::good(name, "a token that somebody else renews"),
+        (None, _) => Check::good(name, "nobody wrote down when the secret ends (client_secret_expires)"),
+        (Some(end), _) if end <= now => {
+            Check::bad(name, ErrorClass::AuthInvalidClient, format!("it ended on {}", end.date_naive()))
+        }
+        (Some(end), _) if end <= now + WARNING => Check::warning(
+            name,
+            format!("it ends on {}, in {} days", end.date_naive(), (end - now).num_days()),
+            "renew it before sign-in fails: add the new one under Entra ID > App registrations > Certificates & secrets, \
+             then replace the file",
+        ),
+        (Some(end), _) => Check::good(name, format!("good until {}", end.date_naive())),
+    }
 }
 
 /// Signs in, asks for the first report's shortest period, and reads it.

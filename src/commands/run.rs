@@ -11,6 +11,7 @@ use crate::{
     clock::Clock,
     config::Settings,
     daemon::{
+        credentials,
         lifecycle::{Ended, Lifecycle},
         scheduler::Upcoming,
         systemd,
@@ -57,6 +58,7 @@ pub(super) async fn serve(
     let pages = Pages::open(settings, database, clock, &health, &life).await?;
     let (soft, hard) = (life.soft(), life.hard());
     tokio::spawn(systemd::accompany(health.clone(), life.soft()));
+    tokio::spawn(credentials::watch(sources.tenants.clone(), clock.clone(), life.soft()));
     let Some(version) = wait_for_schema(settings, sources, database, clock, &health, &soft).await? else {
         life.shutdown();
         return Ok(life.finished().await);

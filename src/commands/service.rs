@@ -100,8 +100,9 @@ impl Sources {
             })
             .collect();
         if tenants.is_empty() {
-            let cure = "no tenant is configured: set tenant.id, tenant.client_id and tenant.client_secret, for example as \
-                        M365_LEDGER__TENANT__ID, M365_LEDGER__TENANT__CLIENT_ID and M365_LEDGER__TENANT__CLIENT_SECRET_FILE; \
+            let cure = "no tenant is configured: set tenant.id, tenant.client_id and a credential, for example as \
+                        M365_LEDGER__TENANT__ID, M365_LEDGER__TENANT__CLIENT_ID and M365_LEDGER__TENANT__CERTIFICATE_FILE \
+                        or M365_LEDGER__TENANT__CLIENT_SECRET_FILE; \
                         `m365-ledger demo` needs none";
             return Err(ConfigError::Invalid(cure.to_owned()).into());
         }

@@ -84,22 +84,69 @@ pub fn load_from(file: Option<&Path>, mut environment: HashMap<String, String>) 
             environment.insert(format!("{own_url}{suffix}"), url);
         }
     }
-    let mut builder = config::Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
-    if let Some(path) = file {
-        if !path.is_file() {
-            return Err(ConfigError::Invalid(format!("the configuration file {} does not exist", path.display())));
-        }
-        builder = builder.add_source(File::from(path).format(FileFormat::Toml));
+    if let Some(path) = file
+        && !path.is_file()
+    {
+        return Err(ConfigError::Invalid(format!("the configuration file {} does not exist", path.display())));
     }
-    let from_environment = Environment::with_prefix(PREFIX)
-        .prefix_separator("__")
-        .separator("__")
-        .ignore_empty(true)
-        .source(Some(environment));
-    let merged = builder.add_source(from_environment).build().map_err(invalid)?;
+    let azure: HashMap<_, _> = AZURE.iter().filter_map(|name| environment.remove_entry(*name)).collect();
+    let mut merged = merge(HashMap::new(), file, environment.clone()).map_err(invalid)?;
+    let weakest = workload_identity(&merged, &azure);
+    if !weakest.is_empty() {
+        merged = merge(weakest, file, environment).map_err(invalid)?;
+    }
     let values = merged.cache.clone();
     let settings = merged.try_deserialize().map_err(invalid)?;
     Ok(Effective { settings, values })
+}
+
+fn merge(
+    weakest: HashMap<String, String>,
+    file: Option<&Path>,
+    environment: HashMap<String, String>,
+) -> Result<config::Config, config::ConfigError> {
+    let variables = |variables| {
+        let source = Environment::with_prefix(PREFIX).prefix_separator("__").separator("__").ignore_empty(true);
+        source.source(Some(variables))
+    };
+    let mut builder =
+        config::Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml)).add_source(variables(weakest));
+    if let Some(path) = file {
+        builder = builder.add_source(File::from(path).format(FileFormat::Toml));
+    }
+    builder.add_source(variables(environment)).build()
+}
+
+/// What Azure puts into a pod with a workload identity
+/// (<https://azure.github.io/azure-workload-identity/docs/topics/service-account-labels-and-annotations.html>).
+const AZURE: [&str; 4] = ["AZURE_FEDERATED_TOKEN_FILE", "AZURE_CLIENT_ID", "AZURE_TENANT_ID", "AZURE_AUTHORITY_HOST"];
+
+/// The settings that follow from it, unless `[tenant]` signs in otherwise: it may be there for another program.
+fn workload_identity(merged: &config::Config, azure: &HashMap<String, String>) -> HashMap<String, String> {
+    let is_set = |key: &str| merged.get::<Value>(key).is_ok();
+    let is_meant = match merged.get_string("tenant.auth") {
+        Ok(auth) => auth == "workload-identity",
+        Err(_) => {
+            !["tenant.client_secret", "tenant.client_secret_file", "tenant.certificate_file"].into_iter().any(is_set)
+        }
+    };
+    let [token_file, client, tenant, login] = AZURE.map(|name| azure.get(name).filter(|value| !value.is_empty()));
+    if !is_meant || (token_file.is_none() && !is_set("tenant.federated_token_file")) {
+        return HashMap::new();
+    }
+    // With several tenants, the one in which the pod's identity lives is not thereby one of them.
+    let tenant = tenant.filter(|_| !is_set("tenants"));
+    // Who names a cloud has named its login host.
+    let login = login.filter(|_| merged.get_string("graph.cloud").is_ok_and(|cloud| cloud == "global"));
+    [
+        ("TENANT__FEDERATED_TOKEN_FILE", token_file),
+        ("TENANT__CLIENT_ID", client),
+        ("TENANT__ID", tenant),
+        ("GRAPH__LOGIN_URL", login),
+    ]
+    .into_iter()
+    .filter_map(|(key, value)| Some((format!("{PREFIX}__{key}"), value?.clone())))
+    .collect()
 }
 
 impl Effective {
@@ -194,7 +241,7 @@ mod tests {
         let settings = &loaded.settings;
         let tenants = settings.tenants().expect("complete");
         assert_eq!(tenants[0].name, TENANT, "an empty variable is an absent one");
-        let SignIn::ClientSecret(Secret::Value(secret)) = &tenants[0].sign_in else { panic!("a value") };
+        let SignIn::ClientSecret { secret: Secret::Value(secret), .. } = &tenants[0].sign_in else { panic!("a value") };
         assert_eq!(secrecy::ExposeSecret::expose_secret(secret), "0123", "digits stay text");
         assert_eq!(
             settings.graph.download_hosts.as_deref(),

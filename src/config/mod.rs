@@ -5,9 +5,10 @@
 
 mod load;
 mod secret;
+mod tenants;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::SocketAddr,
     num::{NonZeroU16, NonZeroU32, NonZeroUsize},
     path::PathBuf,
@@ -18,11 +19,12 @@ use chrono_tz::Tz;
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, de::Error as _};
 use url::Url;
-use uuid::Uuid;
 
 pub use load::{ConfigError, Effective, environment, load, load_from, search_path};
 pub use secret::{Secret, SecretError};
+pub use tenants::{SignIn, Tenant};
 
+use self::tenants::TenantEntry;
 use crate::report::{self, Period, catalogue};
 
 /// Everything that can be set.
@@ -75,46 +77,6 @@ impl Database {
     pub fn url(&self) -> Result<Option<Secret>, ConfigError> {
         Secret::either("database.url", self.url.as_ref(), self.url_file.as_ref())
     }
-}
-
-/// A tenant as it is written down; [`Settings::tenants`] fills in what it inherits.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TenantEntry {
-    id: Option<Uuid>,
-    name: Option<String>,
-    client_id: Option<String>,
-    client_secret: Option<SecretString>,
-    client_secret_file: Option<PathBuf>,
-    auth: Option<Auth>,
-}
-
-/// How an application signs in to Entra ID.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Auth {
-    /// A client secret.
-    ClientSecret,
-}
-
-/// A tenant, complete.
-#[derive(Debug, Clone)]
-pub struct Tenant {
-    /// The directory (tenant) ID.
-    pub id: Uuid,
-    /// A name for people; the ID where none was given.
-    pub name: String,
-    /// The application (client) ID.
-    pub client_id: String,
-    /// How it proves that it is that application.
-    pub sign_in: SignIn,
-}
-
-/// What an application proves itself with.
-#[derive(Debug, Clone)]
-pub enum SignIn {
-    /// A client secret.
-    ClientSecret(Secret),
 }
 
 /// Microsoft's clouds. Tokens of one are worthless in another.
@@ -291,55 +253,6 @@ pub struct Retention {
 }
 
 impl Settings {
-    /// The tenants to fetch, in the order they are written down.
-    pub fn tenants(&self) -> Result<Vec<Tenant>, ConfigError> {
-        let mut entries: Vec<(String, &TenantEntry)> = Vec::new();
-        if self.tenant.id.is_some() {
-            entries.push(("tenant".to_owned(), &self.tenant));
-        } else if self.tenants.is_empty() && self.tenant.client_id.is_some() {
-            return Err(ConfigError::missing("tenant.id", "the directory (tenant) ID, a UUID"));
-        }
-        entries.extend(self.tenants.iter().enumerate().map(|(n, entry)| (format!("tenants[{n}]"), entry)));
-
-        let mut seen = BTreeSet::new();
-        entries
-            .into_iter()
-            .map(|(at, entry)| {
-                let tenant = self.complete(&at, entry)?;
-                if !seen.insert(tenant.id) {
-                    return Err(ConfigError::Invalid(format!("{at}.id: tenant {} stands here twice", tenant.id)));
-                }
-                Ok(tenant)
-            })
-            .collect()
-    }
-
-    fn complete(&self, at: &str, entry: &TenantEntry) -> Result<Tenant, ConfigError> {
-        let id = entry.id.ok_or_else(|| ConfigError::missing(&format!("{at}.id"), "the directory (tenant) ID"))?;
-        let client_id = entry
-            .client_id
-            .clone()
-            .or_else(|| self.tenant.client_id.clone())
-            .ok_or_else(|| ConfigError::missing(&format!("{at}.client_id"), "the application (client) ID"))?;
-        let secret_at = format!("{at}.client_secret");
-        let own = Secret::either(&secret_at, entry.client_secret.as_ref(), entry.client_secret_file.as_ref())?;
-        let client_secret = match own {
-            Some(own) => own,
-            None => Secret::either(
-                "tenant.client_secret",
-                self.tenant.client_secret.as_ref(),
-                self.tenant.client_secret_file.as_ref(),
-            )?
-            .ok_or_else(|| ConfigError::missing(&secret_at, "the application's secret, or client_secret_file"))?,
-        };
-        client_secret.read().map_err(|cause| ConfigError::Secret { setting: secret_at, cause })?;
-        let sign_in = match entry.auth.or(self.tenant.auth).unwrap_or(Auth::ClientSecret) {
-            Auth::ClientSecret => SignIn::ClientSecret(client_secret),
-        };
-        let name = entry.name.clone().unwrap_or_else(|| id.to_string());
-        Ok(Tenant { id, name, client_id, sign_in })
-    }
-
     /// The reports to fetch.
     pub fn reports(&self) -> Result<Vec<Report>, ConfigError> {
         if let Some(unknown) = self.reports.keys().find(|name| catalogue::find(name).is_none()) {

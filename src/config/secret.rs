@@ -26,6 +26,16 @@ pub enum SecretError {
         /// What the system said.
         cause: io::Error,
     },
+    /// It holds bytes that are no text.
+    #[error(
+        "the secret file {} is not text; a .pfx or .p12 file has to be turned into PEM first: \
+         openssl pkcs12 -in FILE.pfx -nodes -out FILE.pem",
+        path.display()
+    )]
+    NotText {
+        /// The file.
+        path: PathBuf,
+    },
     /// There is nothing in it.
     #[error("the secret{} is empty", path.as_ref().map(|path| format!(" file {}", path.display())).unwrap_or_default())]
     Empty {
@@ -56,8 +66,10 @@ impl Secret {
         let (text, path) = match self {
             Self::Value(value) => (value.expose_secret().to_owned(), None),
             Self::File(path) => {
-                let text =
-                    fs::read_to_string(path).map_err(|cause| SecretError::Unreadable { path: path.clone(), cause })?;
+                let text = fs::read_to_string(path).map_err(|cause| match cause.kind() {
+                    io::ErrorKind::InvalidData => SecretError::NotText { path: path.clone() },
+                    _ => SecretError::Unreadable { path: path.clone(), cause },
+                })?;
                 let line = text.strip_suffix('\n').unwrap_or(&text);
                 (line.strip_suffix('\r').unwrap_or(line).to_owned(), Some(path.clone()))
             }
@@ -80,6 +92,8 @@ mod tests {
             fs::write(&path, content).expect("written");
             assert_eq!(secret.read().expect("readable").expose_secret(), value);
         }
+        fs::write(&path, [0x30, 0x82, 0xff]).expect("written");
+        assert!(secret.read().expect_err("no text").to_string().contains("openssl pkcs12"));
         fs::write(&path, "\n").expect("written");
         let error = secret.read().expect_err("empty").to_string();
         assert!(error.contains("is empty") && error.contains("secret"), "{error}");

@@ -1,4 +1,4 @@
-//! Signing in: client credentials, cached for each tenant.
+//! Signing in: an access token for the proof of a credential, kept for each tenant.
 
 use std::{
     collections::HashMap,
@@ -16,11 +16,9 @@ use super::{
     Graph, body,
     entra::Refusal,
     error::{GraphError, Leg, retry_after, sanitise},
+    proof::Proof,
 };
-use crate::{
-    config::{Secret, SignIn, Tenant},
-    outcome::ErrorClass,
-};
+use crate::{config::Tenant, outcome::ErrorClass};
 
 /// Largest answer of the login service; a token has some 2 KB.
 const MOST_BYTES: usize = 64 * 1024;
@@ -82,17 +80,18 @@ impl Graph {
         }
     }
 
-    /// Asks for a token; when the secret is refused and was rotated in that moment, once more with the new one.
+    /// Asks for a token; when the credential is refused and was rotated in that moment, once more with the new one.
     async fn sign_in(&self, tenant: &Tenant) -> Result<Held, GraphError> {
-        let SignIn::ClientSecret(source) = &tenant.sign_in;
-        let secret = read(source)?;
-        match self.request_token(tenant, &secret).await {
+        let login = self.endpoints.login.as_str().trim_end_matches('/');
+        let url = format!("{login}/{}/oauth2/v2.0/token", tenant.id);
+        let proof = Proof::read(tenant, &url, self.clock.now())?;
+        match self.request_token(&url, tenant, &proof).await {
             Err(error) if error.class() == ErrorClass::AuthInvalidClient => {
-                let now = read(source)?;
-                if now.expose_secret() == secret.expose_secret() {
+                let now = Proof::read(tenant, &url, self.clock.now())?;
+                if now.is_of(&proof) {
                     return Err(error);
                 }
-                self.request_token(tenant, &now).await
+                self.request_token(&url, tenant, &now).await
             }
             other => other,
         }
@@ -100,21 +99,16 @@ impl Graph {
 
     /// `POST /{tenant}/oauth2/v2.0/token`
     /// (<https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow>).
-    async fn request_token(&self, tenant: &Tenant, secret: &SecretString) -> Result<Held, GraphError> {
-        let login = self.endpoints.login.as_str().trim_end_matches('/');
+    async fn request_token(&self, url: &str, tenant: &Tenant, proof: &Proof) -> Result<Held, GraphError> {
         let asked_at = self.clock.now();
-        let response = self
-            .api
-            .post(format!("{login}/{}/oauth2/v2.0/token", tenant.id))
-            .form(&[
-                ("client_id", tenant.client_id.as_str()),
-                ("scope", &self.endpoints.scope),
-                ("grant_type", "client_credentials"),
-                ("client_secret", secret.expose_secret()),
-            ])
-            .send()
-            .await
-            .map_err(|error| GraphError::transport(Leg::Login, error))?;
+        let mut form = vec![
+            ("client_id", tenant.client_id.as_str()),
+            ("scope", &self.endpoints.scope),
+            ("grant_type", "client_credentials"),
+        ];
+        form.extend(proof.fields());
+        let response =
+            self.api.post(url).form(&form).send().await.map_err(|error| GraphError::transport(Leg::Login, error))?;
         let status = response.status();
         let wait = retry_after(response.headers(), self.clock.now());
         let request_id = response.headers().get("x-ms-request-id").and_then(|id| id.to_str().ok()).map(sanitise);
@@ -146,7 +140,7 @@ impl Graph {
             _ => {
                 let code = refusal.code().map(|code| format!(" with {code}")).unwrap_or_default();
                 // Whatever answers, it must not bring our own secret back into the log.
-                let words = refusal.words().replace(secret.expose_secret(), "…");
+                let words = proof.hidden_in(&refusal.words());
                 let text = format!("the login service refused the application{code}: {words}");
                 GraphError::new(Leg::Login, refusal.class(), text)
             }
@@ -157,10 +151,6 @@ impl Graph {
             .with_request_id(refusal.trace_id().or(request_id))
             .with_retry_after(wait))
     }
-}
-
-fn read(secret: &Secret) -> Result<SecretString, GraphError> {
-    secret.read().map_err(|error| GraphError::new(Leg::Login, ErrorClass::AuthInvalidClient, error.to_string()))
 }
 
 fn not_microsoft(status: StatusCode) -> GraphError {
@@ -211,6 +201,7 @@ mod tests {
     use super::*;
     use crate::{
         clock::Clock,
+        config::{Secret, SignIn},
         graph::testing::{Reply, Server, clock, granted, graph, tenant},
     };
 
@@ -286,7 +277,7 @@ mod tests {
         .await;
         let graph = graph(&server, clock(), |_| {});
         let mut tenant = tenant();
-        tenant.sign_in = SignIn::ClientSecret(Secret::File(path.clone()));
+        tenant.sign_in = SignIn::ClientSecret { secret: Secret::File(path.clone()), expires: None };
         graph.token(&tenant).await.expect("the new secret");
         assert_eq!(server.requests().len(), 2);
         graph.token(&tenant).await.expect("the new secret");

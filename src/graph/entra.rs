@@ -68,7 +68,9 @@ impl Refusal {
     }
 }
 
-/// From <https://learn.microsoft.com/entra/identity-platform/reference-error-codes>, with the usual cause.
+/// With the usual cause. Most stand in <https://learn.microsoft.com/entra/identity-platform/reference-error-codes>; 700021
+/// and 700023 in the troubleshooting pages of Azure's SDKs. Only reported by others: 700024, 70021 and 700211 to 700213,
+/// 700222.
 fn explain(number: u32) -> Option<&'static str> {
     Some(match number {
         7_000_215 => {
@@ -79,6 +81,30 @@ fn explain(number: u32) -> Option<&'static str> {
             "the client secret has expired: make a new one under Entra ID > App registrations > Certificates & secrets"
         }
         7_000_216 | 7_000_218 => "no client secret was sent, or the application does not accept one",
+        700_027 | 50_012 => {
+            "the certificate is not the application's, or has ended: upload the certificate of this very file under Entra \
+             ID > App registrations > Certificates & secrets > Certificates (a new one may take some minutes to be known)"
+        }
+        700_024 => {
+            "the assertion is not valid at this time: check the clock of this machine; with a workload identity, that the \
+             token's file is still being renewed"
+        }
+        700_021 | 50_048 => "the assertion is of another application: check tenant.client_id",
+        700_023 => "the assertion was made for another address: check graph.login_url and graph.cloud",
+        700_025 => {
+            "the application is a public client, which may send no credential: Entra ID > App registrations > Authentication \
+             > Allow public client flows: No"
+        }
+        70_021 | 700_211 | 700_212 | 700_213 => {
+            "the application has no federated credential for this token: its issuer, subject and audience must be letter by \
+             letter those of the token (Entra ID > App registrations > Certificates & secrets > Federated credentials); a \
+             new one takes some minutes to be known"
+        }
+        50_027 => {
+            "the token of the identity provider is damaged, or its signature does not fit: check that \
+             tenant.federated_token_file holds that provider's token and nothing else"
+        }
+        700_222 => "a token of Entra ID itself is not taken here: the token must come from another identity provider",
         7_000_112 => "the application is disabled in this tenant: enable it under Entra ID > Enterprise applications",
         7_000_229 | 700_016 => {
             "the application is not in this tenant: check tenant.client_id (the Application ID, not the Object ID) and \
@@ -119,6 +145,9 @@ mod tests {
         let refusal = Refusal::parse(body);
         assert_eq!(refusal.code().as_deref(), Some("AADSTS999"));
         assert_eq!(refusal.words(), "New. See https://login.example/…");
+
+        let body = br#"{"error":"invalid_client","error_codes":[700213]}"#;
+        assert!(Refusal::parse(body).words().contains("Federated credentials"));
 
         assert_eq!(Refusal::parse(b"<html>").words(), "no reason was given");
     }

@@ -9,6 +9,7 @@
 //! ```
 
 mod body;
+mod certificate;
 mod client;
 mod cloud;
 mod credential;
@@ -16,6 +17,7 @@ mod download;
 mod entra;
 mod error;
 mod location;
+mod proof;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -31,6 +33,7 @@ pub use cloud::{Endpoints, HostRule};
 pub use credential::Token;
 pub use error::{GraphError, Leg, SetupError};
 pub use location::{Link, Refusal};
+pub use proof::credential_end;
 
 use crate::{
     clock::Clock,

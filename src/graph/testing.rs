@@ -44,7 +44,7 @@ pub(crate) fn tenant() -> Tenant {
         id: Uuid::from_u128(1),
         name: "Contoso".to_owned(),
         client_id: "app".to_owned(),
-        sign_in: SignIn::ClientSecret(Secret::Value(SecretString::from("canary-secret"))),
+        sign_in: SignIn::ClientSecret { secret: Secret::Value(SecretString::from("canary-secret")), expires: None },
     }
 }
 

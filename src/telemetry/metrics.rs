@@ -1,16 +1,19 @@
 //! Every metric of this program: its name, its meaning and the one function that moves it.
 //!
 //! Labels have closed sets of values, and counters carry no tenant. What is known per target comes from the database at
-//! each scrape instead (see [`super::targets`]), so that it survives a restart.
+//! each scrape instead (see [`super::targets`]), so that it survives a restart. The one gauge with a tenant is the end of its
+//! credential, which no database knows.
 
 use std::time::Duration;
 
-use chrono::TimeDelta;
-use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use chrono::{DateTime, TimeDelta, Utc};
+use metrics::{Counter, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
+use uuid::Uuid;
+
 use crate::{
-    outcome::{ErrorClass, Outcome, Retry},
+    outcome::{ErrorClass, Outcome},
     report::{Period, Report, catalogue},
 };
 
@@ -26,6 +29,7 @@ const REJECTED_PAYLOADS: &str = "m365_ledger_rejected_payloads_total";
 const SLOTS_CLAIMED: &str = "m365_ledger_slots_claimed";
 const CLOCK_SKEW: &str = "m365_ledger_clock_skew_seconds";
 const SCHEMA_VERSION: &str = "m365_ledger_schema_version";
+const CREDENTIAL_EXPIRY: &str = "m365_ledger_credential_expiry_timestamp_seconds";
 
 /// The label value where an attempt has no error class.
 const NO_ERROR: &str = "none";
@@ -157,6 +161,7 @@ fn describe() {
     describe_gauge!(SLOTS_CLAIMED, "Slots this process is working on.");
     describe_gauge!(CLOCK_SKEW, "The clock of Postgres minus the clock of this machine.");
     describe_gauge!(SCHEMA_VERSION, "The newest migration the database has.");
+    describe_gauge!(CREDENTIAL_EXPIRY, "When the tenant's certificate or client secret ends, where that is known.");
 }
 
 /// Lets series exist before their first event: `increase()` does not see a counter that is born with 1.
@@ -170,28 +175,36 @@ fn start_at_zero() {
     for reason in SkipReason::ALL {
         counter!(SKIPPED_SLOTS, "reason" => reason.as_str()).increment(0);
     }
+    for stage in Stage::ALL {
+        // Known, but empty.
+        let _ = histogram!(STAGE_DURATION, "stage" => stage.as_str());
+    }
+    for class in ErrorClass::ALL.into_iter().filter(|class| class.refuses_bodies()) {
+        counter!(REJECTED_PAYLOADS, "error_class" => class.as_str()).increment(0);
+    }
     for report in catalogue::REPORTS {
         for op in ["inserted", "updated", "unchanged"] {
             counter!(ROWS, "report" => report.name, "op" => op).increment(0);
         }
-        for period in report.periods {
-            let labels = |outcome: Outcome, class: &'static str| {
-                counter!(ATTEMPTS, "report" => report.name, "period" => period.as_str(), "outcome" => outcome.as_str(), "error_class" => class)
-                    .increment(0);
-            };
-            labels(Outcome::Stored, NO_ERROR);
-            labels(Outcome::Unchanged, NO_ERROR);
-            // Those that an alert should see the first time.
-            for class in ErrorClass::ALL.into_iter().filter(|class| class.retry() == Retry::NeedsHuman) {
-                let outcome = if class == ErrorClass::BadHeader { Outcome::Rejected } else { Outcome::Failed };
-                labels(outcome, class.as_str());
+        for &period in report.periods {
+            for (outcome, class) in endings() {
+                attempts(report, period, outcome, class).increment(0);
             }
         }
     }
 }
 
-/// An attempt ended.
-pub fn attempt(report: &'static Report, period: Period, outcome: Outcome, class: Option<ErrorClass>) {
+/// How an attempt of this process can end.
+fn endings() -> impl Iterator<Item = (Outcome, Option<ErrorClass>)> {
+    let good = [(Outcome::Stored, None), (Outcome::Unchanged, None), (Outcome::Empty, Some(ErrorClass::EmptyReport))];
+    let rejected = ErrorClass::ALL.into_iter().filter(|class| class.refuses_bodies());
+    let rejected = rejected.map(|class| (Outcome::Rejected, Some(class)));
+    // Of those that refuse a body, some are also seen on the way to one.
+    let failed = ErrorClass::ALL.into_iter().filter(|&class| class != ErrorClass::EmptyReport);
+    good.into_iter().chain(rejected).chain(failed.map(|class| (Outcome::Failed, Some(class))))
+}
+
+fn attempts(report: &'static Report, period: Period, outcome: Outcome, class: Option<ErrorClass>) -> Counter {
     counter!(
         ATTEMPTS,
         "report" => report.name,
@@ -199,7 +212,11 @@ pub fn attempt(report: &'static Report, period: Period, outcome: Outcome, class:
         "outcome" => outcome.as_str(),
         "error_class" => class.map_or(NO_ERROR, ErrorClass::as_str),
     )
-    .increment(1);
+}
+
+/// An attempt ended.
+pub fn attempt(report: &'static Report, period: Period, outcome: Outcome, class: Option<ErrorClass>) {
+    attempts(report, period, outcome, class).increment(1);
 }
 
 /// A snapshot was stored.
@@ -268,9 +285,15 @@ pub fn schema_version(version: i64) {
     gauge!(SCHEMA_VERSION).set(version as f64);
 }
 
+/// A tenant's credential ends then.
+#[expect(clippy::cast_precision_loss, reason = "seconds are counted exactly for the next 285 million years")]
+pub fn credential_expiry(tenant: Uuid, end: DateTime<Utc>) {
+    gauge!(CREDENTIAL_EXPIRY, "tenant" => tenant.to_string()).set(end.timestamp() as f64);
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{collections::BTreeSet, time::Duration};
 
     use super::*;
     use crate::report::catalogue::OFFICE365_ACTIVE_USER_COUNTS as REPORT;
@@ -291,6 +314,7 @@ mod tests {
             drop(slot_claimed());
             clock_skew(TimeDelta::milliseconds(-250));
             schema_version(2);
+            credential_expiry(Uuid::from_u128(1), DateTime::from_timestamp(1_800_000_000, 0).unwrap());
         });
         let text = metrics.render();
         for line in [
@@ -307,11 +331,55 @@ mod tests {
             "m365_ledger_slots_claimed 1",
             "m365_ledger_clock_skew_seconds -0.25",
             "m365_ledger_schema_version 2",
+            r#"m365_ledger_credential_expiry_timestamp_seconds{tenant="00000000-0000-0000-0000-000000000001"} 1800000000"#,
         ] {
             assert!(text.lines().any(|have| have == line), "no `{line}` in:\n{text}");
         }
         let described = text.lines().filter(|line| line.starts_with("# HELP")).count();
-        assert_eq!(described, 12, "every metric is described:\n{text}");
+        assert_eq!(described, 13, "every metric is described:\n{text}");
         assert!(text.contains("m365_ledger_build_info{version=\""));
+    }
+
+    /// A counter that is born with its first event hides that event from `increase()`.
+    #[test]
+    fn every_closed_label_set_stands_there_before_its_first_event() {
+        let series = |text: &str| -> BTreeSet<String> {
+            let lines = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+            lines.map(|line| line.rsplit_once(' ').unwrap().0.to_owned()).collect()
+        };
+        let fresh = Metrics::local(|| {}).render();
+        for line in fresh.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
+            let zero = line.ends_with(" 0") || line.starts_with("m365_ledger_build_info");
+            assert!(zero, "{line}");
+        }
+        let used = Metrics::local(|| {
+            for report in catalogue::REPORTS {
+                for &period in report.periods {
+                    attempt(report, period, Outcome::Stored, None);
+                    attempt(report, period, Outcome::Unchanged, None);
+                    attempt(report, period, Outcome::Empty, Some(ErrorClass::EmptyReport));
+                    for class in ErrorClass::ALL.into_iter().filter(|&class| class != ErrorClass::EmptyReport) {
+                        attempt(report, period, Outcome::Failed, Some(class));
+                        if class.refuses_bodies() {
+                            attempt(report, period, Outcome::Rejected, Some(class));
+                            rejected_payload(class);
+                        }
+                    }
+                }
+                rows(report, 1, 1, 1);
+            }
+            for each in Stage::ALL {
+                stage(each, Duration::from_secs(1));
+            }
+            for reason in SkipReason::ALL {
+                skipped_slots(reason, 1);
+            }
+            fenced_write();
+            throttled(Duration::from_secs(1));
+            same_refresh_changed();
+            drop(slot_claimed());
+        });
+        assert_eq!(series(&used.render()), series(&fresh));
+        assert!(fresh.contains("m365_ledger_rejected_payloads_total{error_class=\"bad_row\"} 0\n"), "{fresh}");
     }
 }

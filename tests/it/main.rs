@@ -4,6 +4,7 @@ mod bi;
 mod columns;
 mod commands;
 mod crash;
+mod credentials;
 mod downtime;
 mod export;
 mod faults;

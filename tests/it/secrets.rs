@@ -1,6 +1,6 @@
 //! Secrets stay in: whatever happens, none is written anywhere.
 
-use graph_sim::{Fault, FaultKind, Host, Period, Sim};
+use graph_sim::{AppCertificate, FEDERATION_AUDIENCE, Fault, FaultKind, Host, Period, Sim, TENANT_ID};
 use sqlx::PgPool;
 
 use crate::rig::{OwnServer, PATIENCE, Setup, TestDb, column, count, eventually, sim, statement};
@@ -68,6 +68,42 @@ fn faults(sim: &Sim) -> Vec<Fault> {
     ]
 }
 
+/// Certificates and federated tokens: taken, refused, and unusable. What the program said, and the lines of the key.
+async fn sign_in_without_a_secret(sim: &Sim, setup: &Setup) -> (String, Vec<String>) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("credential");
+    let own = AppCertificate::until("2035-01-01T00:00:00Z".parse().expect("a time"), 0);
+    sim.federate(TENANT_ID, "https://issuer", "subject");
+    let token = |subject: &str| sim.federated_token("https://issuer", subject, FEDERATION_AUDIENCE, 3600);
+    let setup = setup.clone().set("TENANT__CLIENT_SECRET", "");
+    let mut said = String::new();
+    for (setting, credential, is_sent) in [
+        ("CERTIFICATE_FILE", own.pem(), true),
+        ("CERTIFICATE_FILE", format!("{}{CANARY}", own.key), false),
+        ("CERTIFICATE_FILE", own.pem().replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY"), false),
+        ("FEDERATED_TOKEN_FILE", token("subject"), true),
+        ("FEDERATED_TOKEN_FILE", token("nobody"), true),
+        ("FEDERATED_TOKEN_FILE", format!("{CANARY}.not a token"), false),
+    ] {
+        std::fs::write(&file, credential).expect("written");
+        let setup = setup.clone().set(&format!("TENANT__{setting}"), file.to_str().expect("a path"));
+        // The certificate is refused first, and taken once it is registered.
+        for _ in 0..2 {
+            let before = sim.calls(Host::Login);
+            for command in [&["once", "--json", "--period", "D7"][..], &["doctor"]] {
+                let ran = setup.run(command).await;
+                assert!(matches!(ran.code, Some(0 | 1)), "{ran:#?}");
+                said.push_str(&ran.stdout);
+                said.push_str(&ran.stderr);
+            }
+            assert_eq!(sim.calls(Host::Login) > before, is_sent, "{setting}");
+            sim.add_certificate(TENANT_ID, &own.certificate);
+        }
+    }
+    assert!(said.contains("AADSTS700027") && said.contains("AADSTS700213"), "both were refused once");
+    (said, own.key.lines().filter(|line| line.len() > 40).map(str::to_owned).collect())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_secret_is_written_anywhere() {
     // A server of its own, because its password is one of the secrets.
@@ -111,6 +147,9 @@ async fn no_secret_is_written_anywhere() {
     run(&wrong("DATABASE__URL", &format!("postgres://u:{CANARY}@[bad")), &["once"]).await;
     run(&wrong("DATABASE__URL", &format!("mysql://u:{CANARY}@x/y")), &["doctor"]).await;
 
+    let (told, key) = sign_in_without_a_secret(&sim, &setup).await;
+    said.push_str(&told);
+
     // The service, in good times and in bad.
     sim.advance_days(1);
     sim.inject(
@@ -139,6 +178,10 @@ async fn no_secret_is_written_anywhere() {
     said.push_str(&daemon.output());
 
     let mut needles = sim.secrets();
+    let assertions: Vec<_> = needles.iter().filter(|needle| needle.matches('.').count() == 2).cloned().collect();
+    assert!(assertions.len() > 5, "{assertions:?}");
+    needles.extend(assertions.iter().map(|assertion| assertion.rsplit('.').next().expect("a signature").to_owned()));
+    needles.extend(key);
     needles.extend([password, CANARY.to_owned(), tenant.client_secret.clone(), "not-a-real-secret".to_owned()]);
     assert!(needles.len() > 100 && needles.iter().all(|needle| needle.len() >= 10), "{}", needles.len());
     let found = [found_in("output", &said, &needles), found_in("pages", &pages, &needles)].concat();

@@ -24,7 +24,9 @@ fn good(body: &str) -> Snapshot {
 }
 
 fn class(body: impl Into<Bytes>) -> ErrorClass {
-    read(body).expect_err("refused").class
+    let class = read(body).expect_err("refused").class;
+    assert!(class.refuses_bodies(), "{class}");
+    class
 }
 
 fn week(header: &str, row: impl Fn(NaiveDate) -> String) -> String {
