@@ -84,10 +84,8 @@ history() {
 
 # As docs/queries.md tells the owner of the database to do.
 reader() {
-    awk '/^## / { here = /Give a BI tool a login/ } /^```/ { blocks += here; next } here && blocks == 1' docs/queries.md |
-        sed "s/PASSWORD '…'/PASSWORD '$password'/" >"$work/reader.sql"
-    grep -q "$password" "$work/reader.sql" || fail "docs/queries.md has no CREATE ROLE … PASSWORD '…' for a BI tool"
-    sql m365 -f "$work/reader.sql"
+    printf '%s\n' "$password" >"$work/password"
+    sql m365 -v login=bi -v password_file="$work/password" -f deploy/reader.sql >&2
     sql m365 -c "SELECT 'the login bi: ' || array_to_string(rolconfig, ', ') FROM pg_roles WHERE rolname = 'bi'" >&2
 }
 
