@@ -53,7 +53,7 @@ step "workflows"
 step "Dockerfile"
 "$tools/bin/hadolint" Dockerfile
 
-step "base images"
+step "pinning of the base images, by an invented registry"
 # What pin-images.sh makes of a registry's answer.
 stub=$tools/stub
 mkdir -p "$stub"
