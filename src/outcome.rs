@@ -206,6 +206,11 @@ impl ErrorClass {
         )
     }
 
+    /// The class of this name, if this version knows it.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|class| class.as_str() == name)
+    }
+
     /// When trying again makes sense.
     pub const fn retry(self) -> Retry {
         match self {

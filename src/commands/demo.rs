@@ -32,7 +32,7 @@ mod simulated {
     use super::super::{
         run,
         service::{Database, Sources, Staffed},
-        sparkline::{NAMES, figures, sparkline, weekly_averages},
+        sparkline::{sparkline, weekly_averages},
     };
     use crate::{
         cli::DemoArgs,
@@ -44,7 +44,7 @@ mod simulated {
         store::{
             self, demo as demo_store,
             local::{LocalServer, Options},
-            status::{self, Day},
+            status::{self, Day, PRODUCTS},
         },
     };
 
@@ -146,8 +146,8 @@ mod simulated {
         println!("  ~ may still change: Microsoft revises the last days.  - no value, which is not zero.\n");
         if let (Some(first), Some(last)) = (days.first(), days.last()) {
             println!("All {} days held, {} to {}:\n", days.len(), first.report_date, last.report_date);
-            for (number, name) in NAMES.iter().enumerate() {
-                let values: Vec<_> = days.iter().map(|day| figures(day)[number]).collect();
+            for (number, (_, name)) in PRODUCTS.iter().enumerate() {
+                let values: Vec<_> = days.iter().map(|day| day.figures()[number]).collect();
                 println!("  {name:<11} {}", sparkline(&weekly_averages(&values)));
             }
         }
@@ -166,8 +166,8 @@ mod simulated {
     fn table(days: &[Day]) -> Table {
         let mut table = Table::new();
         table.load_style(UTF8_FULL_CONDENSED);
-        table.set_header(["Day"].into_iter().chain(NAMES));
-        for number in 1..=NAMES.len() {
+        table.set_header(["Day"].into_iter().chain(PRODUCTS.map(|(_, name)| name)));
+        for number in 1..=PRODUCTS.len() {
             if let Some(column) = table.column_mut(number) {
                 column.set_cell_alignment(CellAlignment::Right);
             }
@@ -176,7 +176,7 @@ mod simulated {
             let mark = if day.is_final { "" } else { " ~" };
             let date: NaiveDate = day.report_date;
             let mut cells = vec![format!("{} {}{mark}", date.format("%a"), date)];
-            cells.extend(figures(day).map(|value| value.map_or_else(|| "-".to_owned(), |value| value.to_string())));
+            cells.extend(day.figures().map(|value| value.map_or_else(|| "-".to_owned(), |value| value.to_string())));
             table.add_row(cells);
         }
         table

@@ -17,7 +17,7 @@ use crate::{
         systemd,
     },
     graph::Graph,
-    http::{self, AppState, Health, NextDue},
+    http::{self, AppState, Guard, Health, NextDue},
     ingest::Patience,
     outcome::ErrorClass,
     report::Target,
@@ -114,11 +114,20 @@ impl Pages {
         life: &Lifecycle,
     ) -> anyhow::Result<Self> {
         let listen = settings.http.listen;
+        let guard = Guard::new(&settings.http)?;
+        if guard.is_open() && !listen.ip().is_loopback() {
+            tracing::warn!(
+                %listen,
+                "whoever reaches this address can read names of tenants and their numbers of users: set http.password and \
+                 http.token, or see to it that nobody else reaches it"
+            );
+        }
         let listener = TcpListener::bind(listen)
             .await
             .with_context(|| format!("cannot listen on {listen} (http.listen): is another m365-ledger running?"))?;
         let metrics = Metrics::install()?;
-        let state = AppState::new(database.pool.clone(), clock.clone(), health.clone(), metrics, life.soft());
+        let state =
+            AppState::new(database.pool.clone(), clock.clone(), health.clone(), metrics, life.soft()).guarded(guard);
         let (next_due, stop) = (state.next_due.clone(), life.hard());
         let server = life.spawn_to_the_end("http", async move {
             if let Err(error) = http::serve(listener, state, stop).await {

@@ -1,15 +1,5 @@
 //! A trend in one line of text.
 
-use crate::store::status::Day;
-
-/// The products, in the order of [`figures`].
-pub const NAMES: [&str; 7] = ["Office 365", "Exchange", "OneDrive", "SharePoint", "Skype f. B.", "Yammer", "Teams"];
-
-/// A day's figures.
-pub const fn figures(day: &Day) -> [Option<i64>; 7] {
-    [day.office_365, day.exchange, day.onedrive, day.sharepoint, day.skype_for_business, day.yammer, day.teams]
-}
-
 /// The average of each whole week, counted back from the last of `values`; blank days are left out.
 pub fn weekly_averages(values: &[Option<i64>]) -> Vec<Option<i64>> {
     values

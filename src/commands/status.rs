@@ -14,7 +14,7 @@ use sqlx::PgPool;
 
 use super::{
     service::Database,
-    sparkline::{NAMES, figures, sparkline, weekly_averages},
+    sparkline::{sparkline, weekly_averages},
 };
 use crate::{
     clock::Clock,
@@ -22,7 +22,7 @@ use crate::{
     report::Period,
     store::{
         self, StoreError,
-        status::{self, Day, Gap, TargetStatus},
+        status::{self, Day, Gap, PRODUCTS, Standing, TargetStatus},
     },
 };
 
@@ -105,10 +105,10 @@ fn trend(name: &str, days: &[Day]) -> String {
     let (Some(first), Some(last)) = (days.first(), days.last()) else { return String::new() };
     // A day that is not held is as blank as one without a figure.
     let mut by_date = BTreeMap::new();
-    by_date.extend(days.iter().map(|day| (day.report_date, figures(day))));
+    by_date.extend(days.iter().map(|day| (day.report_date, day.figures())));
     let held: Vec<_> = first.report_date.iter_days().take_while(|date| *date <= last.report_date).collect();
     let mut text = format!("\n{name}: average day of each of the {} weeks to {}\n", held.len() / 7, last.report_date);
-    for (number, product) in NAMES.iter().enumerate() {
+    for (number, (_, product)) in PRODUCTS.iter().enumerate() {
         let values: Vec<_> = held.iter().map(|date| by_date.get(date).and_then(|figures| figures[number])).collect();
         let weeks = weekly_averages(&values);
         let Some(newest) = weeks.last() else { return String::new() };
@@ -149,7 +149,7 @@ fn print(document: &Document) {
             target.tenant_name.clone(),
             target.report.clone(),
             period,
-            target.state.clone(),
+            target.standing().words().to_owned(),
             target.newest_refresh_date.map_or_else(dash, |date| date.to_string()),
             target.days_behind.map_or_else(dash, |days| days.to_string()),
             target.last_success_at.map_or_else(dash, |at| at.format("%F %R").to_string()),
@@ -157,12 +157,33 @@ fn print(document: &Document) {
         ]);
     }
     println!("{table}");
+    print!("{}", advice(&document.targets));
     for gap in &document.gaps {
         println!(
             "missing: {} {}: {} to {} ({} days); Microsoft gave no figures for them",
             gap.tenant_name, gap.report, gap.gap_start, gap.gap_end, gap.days
         );
     }
+}
+
+/// What to do about the targets that are not up to date; what several of a tenant have in common is told once.
+fn advice(targets: &[TargetStatus]) -> String {
+    let mut text = String::new();
+    for tenant in targets.chunk_by(|a, b| a.tenant_id == b.tenant_id) {
+        let mut told: Vec<(&str, Vec<String>)> = Vec::new();
+        for target in tenant.iter().filter(|target| target.standing() != Standing::UpToDate) {
+            let Some(advice) = target.advice() else { continue };
+            let period = Period::from_days(target.report_period).map_or_else(String::new, |period| period.to_string());
+            match told.iter_mut().find(|(known, _)| *known == advice) {
+                Some((_, periods)) => periods.push(period),
+                None => told.push((advice, vec![period])),
+            }
+        }
+        for (advice, periods) in told {
+            let _ = writeln!(text, "{} {}: {advice}", tenant[0].tenant_name, periods.join(", "));
+        }
+    }
+    text
 }
 
 #[cfg(test)]

@@ -191,7 +191,7 @@ fn flatten(name: String, value: &Value, lines: &mut Vec<(String, String, String)
 }
 
 fn is_secret(name: &str) -> bool {
-    name == "database.url" || name.ends_with("client_secret")
+    matches!(name, "database.url" | "http.token" | "http.password") || name.ends_with("client_secret")
 }
 
 #[cfg(test)]
@@ -278,6 +278,21 @@ mod tests {
         let settings = load_from(Some(&file), env(&[])).expect("loads").settings;
         let tenants = settings.tenants().expect("complete");
         assert_eq!(tenants.iter().map(|t| t.client_id.as_str()).collect::<Vec<_>>(), ["shared", "own"]);
+    }
+
+    #[test]
+    fn the_pages_secrets_are_read_at_the_start_and_never_shown() {
+        let loaded = load_from(
+            None,
+            env(&[("M365_LEDGER__HTTP__TOKEN", "canary-t"), ("M365_LEDGER__HTTP__PASSWORD_FILE", "/nowhere/p")]),
+        )
+        .expect("loads");
+        assert!(loaded.settings.http.token().expect("a value").is_some());
+        let error = loaded.settings.http.password().expect_err("no such file").to_string();
+        assert!(error.contains("http.password") && error.contains("/nowhere/p"), "{error}");
+        let shown = loaded.describe() + &format!("{:?}", loaded.settings);
+        assert!(!shown.contains("canary") && shown.contains("http.token = ***  # environment"), "{shown}");
+        assert!(load_from(None, env(&[])).expect("loads").settings.http.token().expect("valid").is_none());
     }
 
     #[test]

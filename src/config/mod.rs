@@ -3,13 +3,13 @@
 //! `config/default.toml` is compiled in and documents every setting; a file and the environment override it. This is the
 //! only room that reads the environment.
 
+mod http;
 mod load;
 mod secret;
 mod tenants;
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
     num::{NonZeroU16, NonZeroU32, NonZeroUsize},
     path::PathBuf,
     time::Duration,
@@ -20,6 +20,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, de::Error as _};
 use url::Url;
 
+pub use http::Http;
 pub use load::{ConfigError, Effective, environment, load, load_from, search_path};
 pub use secret::{Secret, SecretError};
 pub use tenants::{SignIn, Tenant};
@@ -208,14 +209,6 @@ impl Schedule {
 pub struct PeriodSchedule {
     /// Cron expression, five fields.
     pub cron: String,
-}
-
-/// Health, metrics and the status page.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Http {
-    /// Address and port to listen on.
-    pub listen: SocketAddr,
 }
 
 /// Logging.

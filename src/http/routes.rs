@@ -1,45 +1,52 @@
 //! The endpoints.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use askama::Template;
 use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, Request, State},
     http::{HeaderName, HeaderValue, StatusCode, header},
     middleware::{self, Next},
-    response::{Html, IntoResponse, Response},
+    response::{IntoResponse, Response},
     routing::get,
 };
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use tracing::error;
 
-use super::{AppState, data, page};
+use super::{AppState, auth, data, page, site};
 use crate::{
     report::Period,
     store::status::{AttemptLine, Gap, TargetStatus},
     telemetry::{scrub, targets},
 };
 
-/// No answer may take longer; a page waits for the database twice at the most.
-const HANDLER_LIMIT: Duration = Duration::from_secs(8);
+/// No answer may take longer.
+const HANDLER_LIMIT: Duration = Duration::from_secs(9);
 
 /// Requests have no body.
 const BODY_LIMIT: usize = 1024;
 
 const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// All endpoints. Other methods than GET and HEAD are answered with 405.
+/// The longest list of gaps in `/status`.
+const MOST_GAPS: usize = 1_000;
+
+/// All endpoints. Other methods than GET and HEAD are answered with 405. The probes are open to everybody: they tell
+/// nothing of what is held, and what asks them has no secrets.
 pub fn router(state: AppState) -> Router {
+    let probes =
+        Router::new().route("/livez", get(livez)).route("/readyz", get(readyz)).route("/startupz", get(startupz));
     Router::new()
-        .route("/", get(status_page))
+        .route("/", get(site::home))
+        .route("/tenants.csv", get(site::tenants_csv))
+        .route("/tenants/{id}", get(site::tenant))
+        .route("/tenants/{id}/active-users.csv", get(site::active_users_csv))
+        .route("/icon.svg", get(site::icon))
         .route("/status", get(status_json))
         .route("/metrics", get(metrics))
-        .route("/livez", get(livez))
-        .route("/readyz", get(readyz))
-        .route("/startupz", get(startupz))
         .fallback(|| async { (StatusCode::NOT_FOUND, "there is no such page\n") })
+        .layer(middleware::from_fn_with_state(state.clone(), auth::let_in))
+        .merge(probes)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(middleware::from_fn(guard))
         .with_state(state)
@@ -116,37 +123,13 @@ async fn metrics(State(state): State<AppState>) -> impl IntoResponse {
                 state: &target.state,
                 last_success: target.last_success_at,
                 last_attempt: target.last_attempt_at,
-                next_due: next_due(&state, target),
+                next_due: state.next_due.of(target),
                 newest_refresh_date: target.newest_refresh_date,
             })
             .collect();
         text.push_str(&targets::render(&shown));
     }
     ([(header::CONTENT_TYPE, PROMETHEUS_TEXT)], text)
-}
-
-/// An open slot's next try, otherwise what the schedule says.
-fn next_due(state: &AppState, target: &TargetStatus) -> Option<DateTime<Utc>> {
-    target.next_try_at.or_else(|| state.next_due.get(target.tenant_id, &target.report, target.report_period))
-}
-
-async fn status_page(State(state): State<AppState>) -> Response {
-    let now = state.clock.now();
-    let page = match state.data.targets(&state.pool).await.fresh() {
-        Some(targets) => {
-            let tenant = targets.first().map(|target| target.tenant_id);
-            let details = state.data.details(&state.pool, tenant).await.fresh();
-            (StatusCode::OK, page::Page::new(&targets, details.as_deref(), &state.next_due, now))
-        }
-        None => (StatusCode::SERVICE_UNAVAILABLE, page::Page::unreadable(now)),
-    };
-    match page.1.render() {
-        Ok(html) => (page.0, Html(html)).into_response(),
-        Err(fault) => {
-            error!(error = &fault as &dyn std::error::Error, "the status page cannot be laid out");
-            (StatusCode::INTERNAL_SERVER_ERROR, "the page cannot be laid out\n").into_response()
-        }
-    }
 }
 
 /// What `/status` answers.
@@ -159,7 +142,10 @@ struct Status {
     draining: bool,
     targets: Vec<TargetLine>,
     recent_attempts: Vec<AttemptLine>,
-    coverage_gaps: Vec<Gap>,
+    /// The first thousand; null when it took too long to find them.
+    coverage_gaps: Option<Vec<Gap>>,
+    /// How many there are.
+    coverage_gaps_total: Option<usize>,
 }
 
 #[derive(Debug, Serialize)]
@@ -182,17 +168,15 @@ async fn status_json(State(state): State<AppState>) -> Response {
     let Some(targets) = state.data.targets(&state.pool).await.fresh() else {
         return unreadable(version, as_of);
     };
-    let tenant = targets.first().map(|target| target.tenant_id);
-    let Some(details) = state.data.details(&state.pool, tenant).await.fresh() else {
+    let Some(recent) = state.data.recent(&state.pool).await.fresh() else {
         return unreadable(version, as_of);
     };
-    let details = Arc::unwrap_or_clone(details);
     let lines = targets.iter().map(|target| {
-        let mut line = TargetLine { target: target.clone(), next_due_at: next_due(&state, target) };
+        let mut line = TargetLine { target: target.clone(), next_due_at: state.next_due.of(target) };
         clean(&mut line.target.last_error_message);
         line
     });
-    let mut recent_attempts = details.attempts;
+    let mut recent_attempts = recent.attempts.clone();
     for attempt in &mut recent_attempts {
         clean(&mut attempt.error_message);
     }
@@ -205,7 +189,8 @@ async fn status_json(State(state): State<AppState>) -> Response {
         draining,
         targets: lines.collect(),
         recent_attempts,
-        coverage_gaps: details.gaps,
+        coverage_gaps: recent.gaps.as_ref().map(|gaps| gaps.iter().take(MOST_GAPS).cloned().collect()),
+        coverage_gaps_total: recent.gaps.as_ref().map(Vec::len),
     })
     .into_response()
 }

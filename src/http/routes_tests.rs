@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::Clock,
-    http::{AppState, Health, probe, serve},
+    config::load_from,
+    http::{AppState, Guard, Health, probe, serve},
     telemetry::metrics::Metrics,
 };
 
@@ -27,11 +28,16 @@ struct Running {
 impl Running {
     /// A server whose database is not there: nobody listens on port 1.
     async fn without_database() -> Self {
+        Self::guarded(Guard::default()).await
+    }
+
+    async fn guarded(guard: Guard) -> Self {
         let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(1).username("nobody");
         let pool = PgPoolOptions::new().acquire_timeout(Duration::from_millis(100)).connect_lazy_with(options);
         let clock = Clock::simulated(DateTime::from_timestamp(1_780_000_000, 0).unwrap());
         let (health, draining, stop) = (Arc::<Health>::default(), CancellationToken::new(), CancellationToken::new());
-        let state = AppState::new(pool, clock, Arc::clone(&health), Metrics::local(|| {}), draining.clone());
+        let state =
+            AppState::new(pool, clock, Arc::clone(&health), Metrics::local(|| {}), draining.clone()).guarded(guard);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let task = tokio::spawn(serve(listener, state, stop.clone()));
@@ -39,8 +45,13 @@ impl Running {
     }
 
     async fn ask(&self, method: &str, path: &str) -> (u16, String) {
+        self.ask_as(method, path, "").await
+    }
+
+    /// With further header lines, each with its line end.
+    async fn ask_as(&self, method: &str, path: &str, headers: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
-        let request = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        let request = format!("{method} {path} HTTP/1.1\r\nhost: x\r\n{headers}connection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
@@ -107,6 +118,35 @@ async fn only_reads_are_answered_and_browsers_are_held_short() {
     ] {
         assert!(answer.contains(header), "no `{header}` in {answer}");
     }
+}
+
+#[tokio::test]
+async fn with_a_password_only_the_probes_are_open() {
+    let settings = [("M365_LEDGER__HTTP__PASSWORD", "open sesame"), ("M365_LEDGER__HTTP__TOKEN", "t0ken")];
+    let environment = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let settings = load_from(None, environment).unwrap().settings;
+    let server = Running::guarded(Guard::new(&settings.http).unwrap()).await;
+    server.health.schema_ok();
+    for path in ["/livez", "/readyz", "/startupz"] {
+        assert_eq!(server.get(path).await.0, 200, "{path}");
+    }
+    assert_eq!(probe::check(server.address).await, Ok(()));
+    let id = "00000000-0000-0000-0000-000000000001";
+    let (page, csv) = (format!("/tenants/{id}"), format!("/tenants/{id}/active-users.csv"));
+    for path in ["/", "/tenants.csv", &page, &csv, "/icon.svg", "/status", "/metrics", "/nothing", "/livez/../status"] {
+        let (code, answer) = server.get(path).await;
+        assert_eq!(code, 401, "{path}: {answer}");
+        assert!(answer.contains("www-authenticate: Basic realm=\"m365-ledger\", charset=\"UTF-8\""), "{answer}");
+        assert!(answer.contains("www-authenticate: Bearer") && answer.contains("content-security-policy"), "{answer}");
+        assert!(!answer.contains("sesame") && !answer.contains("t0ken"));
+    }
+    // anyone:open sesame
+    let basic = "authorization: Basic YW55b25lOm9wZW4gc2VzYW1l\r\n";
+    for header in [basic, "authorization: Bearer t0ken\r\n"] {
+        assert_eq!(server.ask_as("GET", "/metrics", header).await.0, 200, "{header}");
+    }
+    assert_eq!(server.ask_as("GET", "/metrics", "authorization: Bearer t0ken2\r\n").await.0, 401);
+    assert_eq!(server.ask("POST", "/status").await.0, 401);
 }
 
 #[tokio::test]

@@ -1,12 +1,16 @@
 //! What the ledger says of itself: read for `status`, the status page and the metrics. Reads the contract's views.
 
+mod standing;
+pub mod tenant;
 #[cfg(test)]
 mod tests;
 
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::Serialize;
-use sqlx::PgPool;
+use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
+
+pub use standing::{Grade, Standing};
 
 /// How one target stands.
 #[derive(Debug, Clone, Serialize)]
@@ -67,6 +71,32 @@ pub struct Day {
     /// Whether later refreshes are unlikely to change it.
     pub is_final: bool,
 }
+
+impl Day {
+    /// The figures, in the order of [`PRODUCTS`].
+    pub const fn figures(&self) -> [Option<i64>; 7] {
+        [
+            self.office_365,
+            self.exchange,
+            self.onedrive,
+            self.sharepoint,
+            self.skype_for_business,
+            self.yammer,
+            self.teams,
+        ]
+    }
+}
+
+/// The products as the contract names them, and as people do, in Microsoft's order.
+pub const PRODUCTS: [(&str, &str); 7] = [
+    ("office_365", "Office 365"),
+    ("exchange", "Exchange"),
+    ("onedrive", "OneDrive"),
+    ("sharepoint", "SharePoint"),
+    ("skype_for_business", "Skype f. B."),
+    ("yammer", "Yammer"),
+    ("teams", "Teams"),
+];
 
 /// One attempt, as a person wants to see it.
 #[derive(Debug, Clone, Serialize)]
@@ -151,7 +181,7 @@ pub async fn recent_attempts(pool: &PgPool, limit: i64) -> Result<Vec<AttemptLin
 
 /// One tenant's current figures of the newest `last_n_days` days, oldest first. Counted back from the newest day held,
 /// not from today; days without figures are simply not there.
-pub async fn days(pool: &PgPool, tenant_id: Uuid, last_n_days: i32) -> Result<Vec<Day>, sqlx::Error> {
+pub async fn days(db: impl PgExecutor<'_>, tenant_id: Uuid, last_n_days: i32) -> Result<Vec<Day>, sqlx::Error> {
     sqlx::query_as!(
         Day,
         r#"
@@ -166,12 +196,12 @@ pub async fn days(pool: &PgPool, tenant_id: Uuid, last_n_days: i32) -> Result<Ve
         tenant_id,
         last_n_days
     )
-    .fetch_all(pool)
+    .fetch_all(db)
     .await
 }
 
 /// Every hole in what is held, by tenant name and oldest first.
-pub async fn gaps(pool: &PgPool) -> Result<Vec<Gap>, sqlx::Error> {
+pub async fn gaps(db: impl PgExecutor<'_>) -> Result<Vec<Gap>, sqlx::Error> {
     sqlx::query_as!(
         Gap,
         r#"
@@ -181,6 +211,6 @@ pub async fn gaps(pool: &PgPool) -> Result<Vec<Gap>, sqlx::Error> {
         ORDER BY tenant_name, tenant_id, report, gap_start
         "#
     )
-    .fetch_all(pool)
+    .fetch_all(db)
     .await
 }

@@ -1,6 +1,7 @@
 //! The program as a person runs it: the real binary against the stand-in for Microsoft and a real PostgreSQL.
 
 mod bi;
+mod browser;
 mod columns;
 mod commands;
 mod crash;
@@ -12,6 +13,7 @@ mod history;
 mod lifecycle;
 mod local_postgres;
 mod once;
+mod page;
 mod pooler;
 mod questions;
 mod replicas;

@@ -1,6 +1,5 @@
 //! `export`: a view of the contract as a file.
 
-mod csv_file;
 mod parquet_file;
 
 use std::{
@@ -13,11 +12,12 @@ use std::{
 use anyhow::Context;
 use sqlx::PgPool;
 
-use self::{csv_file::CsvFile, parquet_file::ParquetFile};
+use self::parquet_file::ParquetFile;
 use super::service::Database;
 use crate::{
     cli::{ExportArgs, ExportFormat},
     config::{ConfigError, Settings},
+    csv_file::CsvFile,
     store::{
         self, StoreError,
         export::{self, Column, Stopped, Value},
@@ -30,6 +30,16 @@ trait Sink {
     fn row(&mut self, row: Vec<Value>) -> anyhow::Result<()>;
     /// After the last one.
     fn end(self: Box<Self>) -> anyhow::Result<()>;
+}
+
+impl<W: Write> Sink for CsvFile<W> {
+    fn row(&mut self, row: Vec<Value>) -> anyhow::Result<()> {
+        Ok(Self::row(self, row)?)
+    }
+
+    fn end(self: Box<Self>) -> anyhow::Result<()> {
+        Ok(Self::end(*self).map(drop)?)
+    }
 }
 
 /// Writes a view to a file or to stdout. Memory does not grow with the rows.
@@ -83,7 +93,10 @@ async fn write(
 ) -> anyhow::Result<u64> {
     let out = BufWriter::with_capacity(1 << 16, out);
     let mut sink: Box<dyn Sink> = match args.format {
-        ExportFormat::Csv => Box::new(CsvFile::new(out, columns)?),
+        ExportFormat::Csv => {
+            let names: Vec<_> = columns.iter().map(|column| column.name.as_str()).collect();
+            Box::new(CsvFile::new(out, &names)?)
+        }
         ExportFormat::Parquet => Box::new(ParquetFile::new(out, &args.view, columns)?),
     };
     let rows =

@@ -1,12 +1,12 @@
-//! CSV by RFC 4180: a header, CRLF, dates and times by ISO 8601, nothing where there is no figure.
+//! CSV by RFC 4180: a header, CRLF, dates and times by ISO 8601, nothing where there is no figure, and nothing that a
+//! spreadsheet would run.
 
 use std::io::Write;
 
 use chrono::SecondsFormat;
 use csv::{Terminator, Writer, WriterBuilder};
 
-use super::Sink;
-use crate::store::export::{Column, Value};
+use crate::store::export::Value;
 
 /// A CSV file in the making.
 pub struct CsvFile<W: Write> {
@@ -15,20 +15,20 @@ pub struct CsvFile<W: Write> {
 
 impl<W: Write> CsvFile<W> {
     /// Begins with the header.
-    pub fn new(out: W, columns: &[Column]) -> anyhow::Result<Self> {
+    pub fn new(out: W, columns: &[&str]) -> csv::Result<Self> {
         let mut writer = WriterBuilder::new().terminator(Terminator::CRLF).from_writer(out);
-        writer.write_record(columns.iter().map(|column| guarded(column.name.clone())))?;
+        writer.write_record(columns.iter().map(|name| guarded((*name).to_owned())))?;
         Ok(Self { writer })
     }
-}
 
-impl<W: Write> Sink for CsvFile<W> {
-    fn row(&mut self, row: Vec<Value>) -> anyhow::Result<()> {
-        Ok(self.writer.write_record(row.into_iter().map(cell))?)
+    /// One row, with as many cells as there are columns.
+    pub fn row(&mut self, row: impl IntoIterator<Item = Value>) -> csv::Result<()> {
+        self.writer.write_record(row.into_iter().map(cell))
     }
 
-    fn end(mut self: Box<Self>) -> anyhow::Result<()> {
-        Ok(self.writer.flush()?)
+    /// After the last row; gives back where it was written to.
+    pub fn end(self) -> csv::Result<W> {
+        self.writer.into_inner().map_err(|error| error.into_error().into())
     }
 }
 
@@ -57,7 +57,6 @@ mod tests {
     use chrono::{DateTime, NaiveDate};
 
     use super::*;
-    use crate::store::export::Kind;
 
     #[test]
     fn text_that_looks_like_a_formula_stays_text() {
@@ -71,11 +70,9 @@ mod tests {
 
     #[test]
     fn cells_are_written_as_rfc_4180_says() {
-        let columns =
-            ["a", "b", "c", "d", "e", "f", "g"].map(|name| Column { name: name.to_owned(), kind: Kind::Text });
         let mut out = Vec::new();
-        let mut file = Box::new(CsvFile::new(&mut out, &columns).unwrap());
-        file.row(vec![
+        let mut file = CsvFile::new(&mut out, &["a", "b", "c", "d", "e", "f", "g"]).unwrap();
+        file.row([
             Value::Text("Contoso, \"Ltd\"\r\n".to_owned()),
             Value::Date(NaiveDate::from_ymd_opt(2026, 1, 5).unwrap()),
             Value::Time(DateTime::from_timestamp(1_767_571_200, 0).unwrap()),

@@ -1,0 +1,85 @@
+//! How one tenant stands, all its targets together.
+
+use std::cmp::Reverse;
+
+use chrono::{DateTime, NaiveDate, Utc};
+
+use super::period;
+use crate::{
+    http::NextDue,
+    store::status::{Standing, TargetStatus},
+};
+
+/// How one tenant stands. Borrows from its targets, of which there is at least one.
+#[derive(Debug, Clone, Copy)]
+pub struct Summary<'t> {
+    /// Its targets.
+    pub targets: &'t [TargetStatus],
+    /// That of its worst target.
+    pub standing: Standing,
+    /// Of the targets that stand so, when the one that waits longest was last fetched well.
+    pub last_success: Option<DateTime<Utc>>,
+}
+
+/// What is wrong, or waited for.
+#[derive(Debug, PartialEq)]
+pub struct Reason {
+    /// Of which periods; `None`: of all.
+    pub periods: Option<String>,
+    /// Why, in one word.
+    pub error_class: Option<String>,
+    /// What to do.
+    pub advice: Option<&'static str>,
+}
+
+impl<'t> Summary<'t> {
+    /// Of targets in order of the tenant.
+    pub fn all(targets: &'t [TargetStatus]) -> impl Iterator<Item = Self> {
+        targets.chunk_by(|a, b| a.tenant_id == b.tenant_id).filter_map(Self::of)
+    }
+
+    /// Of one tenant's targets; `None` when there are none.
+    pub fn of(targets: &'t [TargetStatus]) -> Option<Self> {
+        let standing = targets.iter().map(TargetStatus::standing).min()?;
+        let last_success = targets.iter().filter(|target| target.standing() == standing);
+        // None is less than Some: never is longest ago.
+        let last_success = last_success.map(|target| target.last_success_at).min().flatten();
+        Some(Self { targets, standing, last_success })
+    }
+
+    /// The targets that stand worst.
+    pub fn affected(self) -> impl Iterator<Item = &'t TargetStatus> {
+        self.targets.iter().filter(move |target| target.standing() == self.standing)
+    }
+
+    /// The newest refresh date held of any target.
+    pub fn newest_refresh(self) -> Option<(NaiveDate, i32)> {
+        self.targets.iter().filter_map(|target| Some((target.newest_refresh_date?, target.days_behind?))).max()
+    }
+
+    /// The earliest time at which a target is due.
+    pub fn next_due(self, next: &NextDue) -> Option<DateTime<Utc>> {
+        self.targets.iter().filter_map(|target| next.of(target)).min()
+    }
+
+    /// Why it stands so: the most common reason first.
+    pub fn reasons(self) -> Vec<Reason> {
+        let mut reasons: Vec<(Reason, Vec<String>)> = Vec::new();
+        for target in self.affected() {
+            let (class, advice) = (target.last_error_class.clone(), target.advice());
+            if class.is_none() && advice.is_none() {
+                continue;
+            }
+            let period = period(target.report_period);
+            let same = |(known, _): &&mut (Reason, Vec<_>)| known.error_class == class && known.advice == advice;
+            if let Some((_, periods)) = reasons.iter_mut().find(same) {
+                periods.push(period);
+            } else {
+                reasons.push((Reason { periods: None, error_class: class, advice }, vec![period]));
+            }
+        }
+        reasons.sort_by_key(|(_, periods)| Reverse(periods.len()));
+        let of = |periods: Vec<String>| (periods.len() < self.targets.len()).then(|| periods.join(", "));
+        reasons.into_iter().map(|(reason, periods)| Reason { periods: of(periods), ..reason }).collect()
+    }
+}
