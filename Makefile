@@ -1,6 +1,6 @@
 # `make help` lists what there is. The work is done by scripts/, which can be called by themselves.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-bi test-container check-deploy lint bench bench-bi db sqlx clean-db
+.PHONY: help demo test test-bi test-container check-deploy lint screenshots bench bench-bi db sqlx clean-db
 ARGS ?=
 
 help: ## this list
@@ -26,6 +26,9 @@ lint: ## format and lints only
 
 bench: ## measure
 	@exec ./scripts/bench.sh $(ARGS)
+
+screenshots: ## make the pictures of the status page in docs/images anew
+	@exec ./scripts/screenshots.sh
 
 bench-bi: ## measure the views on 12 million rows: some minutes, 4 GB of disk
 	@exec ./scripts/bench-bi.sh

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what a build, the tests and the demo need, where it is missing: a C compiler, PostgreSQL, make, curl and the
 # system's certificates. Does nothing where all is there. `--check` only says what is missing. Further arguments name what
-# else is wanted: `jdbc`, `promtool`, `pgbouncer`, `python3-venv`, `browser`.
+# else is wanted: `jdbc`, `promtool`, `pgbouncer`, `python3-venv`, `browser`, `pictures`.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -27,6 +27,10 @@ for extra in "$@"; do
     pgbouncer) [ -x /usr/sbin/pgbouncer ] || packages+=(pgbouncer) ;;
     # A browser and what drives it, of one version.
     browser) { have chromium && have chromedriver; } || packages+=(chromium chromium-driver) ;;
+    pictures)
+        have pngquant || packages+=(pngquant)
+        [ -d /usr/share/fonts/opentype/inter ] || packages+=(fonts-inter)
+        ;;
     python3-venv) python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3 python3-venv) ;;
     *) fail "what is $extra?" ;;
     esac

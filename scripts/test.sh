@@ -18,6 +18,13 @@ if [ "${1:-}" != with-database ]; then
     trap verdict EXIT
     need_cargo
     scripts/install-deps.sh
+    # Where there is no browser to be had, say so: the tests in it are then left out.
+    if [ -n "${M365_LEDGER_TEST_WITHOUT_BROWSER:-}" ]; then
+        step "tests in a browser: LEFT OUT, because M365_LEDGER_TEST_WITHOUT_BROWSER is set"
+    else
+        scripts/install-deps.sh browser || fail "without a browser the status page cannot be tried. Install what is said above, or
+    set M365_LEDGER_TEST_WITHOUT_BROWSER=1 to leave those tests out"
+    fi
     without=
     if ! scripts/install-deps.sh pgbouncer; then
         step "tests with PgBouncer: SKIPPED, it cannot be installed here"

@@ -1,5 +1,6 @@
 //! Secrets stay in: whatever happens, none is written anywhere.
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use graph_sim::{AppCertificate, FEDERATION_AUDIENCE, Fault, FaultKind, Host, Period, Sim, TENANT_ID};
 use sqlx::PgPool;
 
@@ -7,6 +8,11 @@ use crate::rig::{OwnServer, PATIENCE, Setup, TestDb, column, count, eventually, 
 
 /// Stands in everything that is made up here and secret.
 const CANARY: &str = "canary0f7a";
+
+/// What opens the status page.
+const PAGE_TOKEN: &str = "page-token-0c4d";
+/// See [`PAGE_TOKEN`].
+const PAGE_PASSWORD: &str = "page-password-91be";
 
 /// Every place of the tables and views where a needle stands.
 async fn found_in_database(pool: &PgPool, needles: &[String]) -> Vec<String> {
@@ -115,6 +121,8 @@ async fn no_secret_is_written_anywhere() {
     let tenant = &sim.config().tenants[0];
     let setup = Setup::new(&db.url, &sim)
         .set("LOG__FILTER", "trace")
+        .set("HTTP__TOKEN", PAGE_TOKEN)
+        .set("HTTP__PASSWORD", PAGE_PASSWORD)
         .set("GRAPH__REQUEST_TIMEOUT", "1s")
         .set("SCHEDULE__MAX_ATTEMPTS", "2")
         .set("SCHEDULE__CRON", "*/3 * * * * *");
@@ -170,9 +178,16 @@ async fn no_secret_is_written_anywhere() {
     })
     .await;
     let mut pages = String::new();
-    for page in ["/", "/status", "/metrics", "/livez", "/readyz", "/nothing"] {
-        let (_, text) = daemon.get(page).await.expect("it answers");
-        pages.push_str(&text);
+    let tenant_page = format!("/tenants/{}", tenant.id);
+    let figures = format!("{tenant_page}/active-users.csv");
+    let all = ["/", &tenant_page, &figures, "/tenants.csv", "/status", "/metrics", "/livez", "/readyz", "/nothing"];
+    let basic = format!("Authorization: Basic {}\r\n", BASE64_STANDARD.encode(format!("x:{PAGE_PASSWORD}")));
+    for headers in ["", "Authorization: Bearer wrong\r\n", &format!("Authorization: Bearer {PAGE_TOKEN}\r\n"), &basic] {
+        for page in all {
+            let (code, text) = daemon.get_with(page, headers).await.expect("it answers");
+            assert!(code == 401 || text.len() > 100, "{page}: {text}");
+            pages.push_str(&text);
+        }
     }
     daemon.stop().await;
     said.push_str(&daemon.output());
@@ -183,6 +198,9 @@ async fn no_secret_is_written_anywhere() {
     needles.extend(assertions.iter().map(|assertion| assertion.rsplit('.').next().expect("a signature").to_owned()));
     needles.extend(key);
     needles.extend([password, CANARY.to_owned(), tenant.client_secret.clone(), "not-a-real-secret".to_owned()]);
+    needles.extend(
+        [PAGE_TOKEN, PAGE_PASSWORD, basic.trim_end().rsplit_once(' ').expect("two words").1].map(str::to_owned),
+    );
     assert!(needles.len() > 100 && needles.iter().all(|needle| needle.len() >= 10), "{}", needles.len());
     let found = [found_in("output", &said, &needles), found_in("pages", &pages, &needles)].concat();
     assert_eq!(found, [""; 0]);

@@ -270,7 +270,9 @@ impl Row {
     fn new(summary: Summary<'_>, glimpses: &HashMap<Uuid, Glimpse>, next: &NextDue, now: DateTime<Utc>) -> Self {
         let tenant = &summary.targets[0];
         let (affected, all) = (summary.affected().count(), summary.targets.len());
-        let mut reasons = summary.reasons().into_iter();
+        // Of the others the state says enough.
+        let told = summary.standing.grade() == Grade::Attention;
+        let mut reasons = summary.reasons().into_iter().filter(|_| told);
         let newest = summary.newest_refresh();
         let glimpse = glimpses.get(&tenant.tenant_id);
         Self {

@@ -4,7 +4,7 @@ use chrono::NaiveDate;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::{days, gaps, recent_attempts, targets};
+use super::{days, gaps, recent_attempts, targets, tenant};
 
 const CONTOSO: &str = "00000000-0000-0000-0000-00000000000a";
 
@@ -124,6 +124,36 @@ async fn gaps_and_days_are_those_of_the_tenant(pool: PgPool) {
     assert!(days(&pool, Uuid::nil(), 3).await.unwrap().is_empty());
 }
 
+#[sqlx::test(fixtures(path = "../fixtures", scripts("good")))]
+async fn one_tenant_is_read_by_itself(pool: PgPool) {
+    let (contoso, fabrikam) = (CONTOSO.parse().unwrap(), "00000000-0000-0000-0000-00000000000b".parse().unwrap());
+    let mut look = tenant::look(&pool).await.unwrap();
+    assert_eq!(tenant::name(&mut look, contoso).await.unwrap().as_deref(), Some("Contoso"));
+    assert_eq!(tenant::name(&mut look, Uuid::nil()).await.unwrap(), None);
+    assert!(tenant::gaps(&mut look, contoso).await.unwrap().is_empty());
+    assert_eq!(tenant::gaps(&mut look, fabrikam).await.unwrap()[0].days, 2);
+
+    let changes = tenant::changes(&mut look, contoso, date(6), 1_000).await.unwrap();
+    assert!(changes.is_sorted_by_key(|change| std::cmp::Reverse((change.new_refresh_date, change.report_date))));
+    assert!(changes.iter().all(|change| change.report_date >= date(6)));
+    let teams: Vec<_> = changes.iter().filter(|change| change.kind == "refresh" && change.product == "teams").collect();
+    assert_eq!(teams.len(), 1);
+    assert_eq!((teams[0].report_date, teams[0].old_value, teams[0].new_value), (date(8), Some(157), Some(161)));
+    assert_eq!(tenant::changes(&mut look, contoso, date(6), 3).await.unwrap().len(), 3);
+    assert!(tenant::changes(&mut look, fabrikam, date(1), 1_000).await.unwrap().is_empty());
+
+    let both = [CONTOSO.to_owned(), fabrikam.to_string()];
+    let mut weeks: Vec<_> = tenant::weeks(&mut look, &both, date(10)).await.unwrap();
+    weeks.sort_by_key(|week| (week.tenant_id, week.weeks_ago));
+    let seen: Vec<_> = weeks.iter().map(|week| (week.tenant_id, week.weeks_ago, week.average)).collect();
+    let expected = [(contoso, 0, Some(206)), (contoso, 1, None), (fabrikam, 0, None), (fabrikam, 1, None)];
+    assert_eq!(seen, expected, "a week that lacks a day has no average");
+    let missing = tenant::missing(&mut look, &both).await.unwrap();
+    assert_eq!(missing.iter().map(|missing| (missing.tenant_id, missing.days)).collect::<Vec<_>>(), [(fabrikam, 2)]);
+    let slow = sqlx::query("SELECT pg_sleep(10)").execute(&mut *look).await.unwrap_err();
+    assert_eq!(slow.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref(), Some("57014"));
+}
+
 /// Contoso's D7 was refreshed `age` days ago, is due every hour, and was last looked at `minutes` ago.
 async fn state_of(pool: &PgPool, age: i32, minutes: i32, outcome: &str) -> super::TargetStatus {
     let mut tx = pool.begin().await.unwrap();
@@ -177,6 +207,11 @@ async fn the_four_states_of_freshness(pool: PgPool) {
     let lines = recent_attempts(&pool, 5).await.unwrap();
     assert_eq!(lines.len(), 1);
     assert_eq!((lines[0].outcome.as_str(), lines[0].tenant_name.as_str()), ("failed", "Contoso"));
+    let mut look = tenant::look(&pool).await.unwrap();
+    let own = tenant::targets(&mut look, never.tenant_id).await.unwrap();
+    assert_eq!((own.len(), own[0].state.as_str()), (1, "never"));
+    assert_eq!(tenant::attempts(&mut look, never.tenant_id, 5).await.unwrap().len(), 1);
+    assert!(tenant::attempts(&mut look, Uuid::nil(), 5).await.unwrap().is_empty());
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("good")))]

@@ -63,7 +63,7 @@ async fn one_tenant_is_shown_as_it_is() {
     assert_eq!(browser.count(".changes .group").await, 4);
     assert!(browser.text(".changes").await.contains(&format!("Refresh {refresh}")));
     assert_readable(&browser).await;
-    browser.picture("one-tenant", "section:nth-of-type(4)").await;
+    browser.picture("one-tenant", "section:nth-of-type(3)").await;
     browser.picture_from("revisions", "section:nth-of-type(6)", "section:nth-of-type(6)").await;
     browser.dark(true).await;
     let colours = "const style = getComputedStyle(document.body); return [style.color, style.backgroundColor]";

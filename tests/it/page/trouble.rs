@@ -92,7 +92,7 @@ async fn a_failing_credential_says_what_to_do() {
     let attempt = browser.text("#attempts ~ tbody tr").await;
     assert!(attempt.contains("failed auth_invalid_client") && attempt.contains("What to do: "), "{attempt}");
     assert_readable(&browser).await;
-    browser.picture("failing-credential", "section:nth-of-type(4)").await;
+    browser.picture("failing-credential", "#attempts ~ tbody tr:nth-child(8)").await;
     browser.assert_quiet(&shown.origin).await;
     browser.close().await;
 }
