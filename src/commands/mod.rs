@@ -104,6 +104,7 @@ fn check_complete(effective: &Effective) -> anyhow::Result<(usize, usize)> {
     let tenants = settings.tenants()?;
     let reports = settings.reports()?;
     settings.database.url()?;
+    crate::http::Guard::new(&settings.http)?;
     crate::plan::Timetable::new(&settings.schedule)?;
     crate::graph::Graph::new(&settings.graph, crate::clock::Clock::System)?;
     Ok((tenants.len(), tenants.len() * reports.iter().map(|report| report.periods.len()).sum::<usize>()))

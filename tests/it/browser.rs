@@ -223,9 +223,10 @@ impl Browser {
         let Some(folder) = environment().remove(SCREENSHOTS) else { return };
         let script = format!(
             "scrollTo(0, 0); document.activeElement.blur();
-             const [first, last] = ['{first}', '{last}'].map(css => document.querySelector(css).getBoundingClientRect());
-             const top = Math.max(0, Math.floor(first.top) - 18);
-             return [top, Math.ceil(last.bottom) + 18 - top]"
+             const [first, last] = ['{first}', '{last}'].map(css => document.querySelector(css));
+             const top = Math.max(0, Math.floor(first.getBoundingClientRect().top) - 18);
+             const below = last.tagName === 'TR' ? 0 : 18;
+             return [top, Math.ceil(last.getBoundingClientRect().bottom) + below - top]"
         );
         let place = self.script(&script).await;
         let clip = json!({ "x": 0, "y": place[0], "width": WIDTH, "height": place[1], "scale": 1 });

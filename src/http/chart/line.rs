@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use chrono::{NaiveDate, TimeDelta};
+use chrono::{Datelike as _, NaiveDate, TimeDelta, Weekday};
 
-use super::{BOTTOM, Scale, TOP, thousands};
+use super::{BOTTOM, Scale, TOP, is_weekend, thousands};
 use crate::store::status::{Day, PRODUCTS as CONTRACT};
 
 /// A line has about so many marks, however long it is.
@@ -51,10 +51,8 @@ pub struct Series {
     pub name: &'static str,
     /// The shape of its marks, as path data around 0,0.
     pub mark: &'static str,
-    /// Path data in the coordinates of the lines; the pen is lifted over days without a figure.
-    pub settled: String,
-    /// The parts from or to days that may still change.
-    pub open: String,
+    /// Its lines.
+    pub paths: Paths,
     /// Where its marks are.
     pub marks: Vec<Mark>,
     /// The figures that may still change.
@@ -63,6 +61,18 @@ pub struct Series {
     pub end: Option<(f64, f64)>,
     /// The newest figure that is settled, and its day.
     pub newest: Option<(String, NaiveDate)>,
+}
+
+/// Path data in the coordinates of the lines; the pen is lifted over days without a figure. A figure that stands alone is a
+/// line of no length, which round caps show as a dot.
+#[derive(Debug)]
+pub struct Paths {
+    /// Between days that are settled.
+    pub settled: String,
+    /// From or to days that may still change.
+    pub open: String,
+    /// Saturdays and Sundays where they are drawn apart.
+    pub weekends: String,
 }
 
 /// A place on the canvas.
@@ -89,7 +99,7 @@ impl Product {
     }
 
     fn series(&self, number: usize, days: &[Day], scale: Scale) -> Series {
-        let (settled, open) = self.paths(days, scale);
+        let paths = self.paths(days, scale);
         let at = |day: &Day| Some(Mark { x: scale.x(day.report_date), y: scale.y(self.figure(day)?) });
         let hollow = days.iter().filter(|day| !day.is_final).filter_map(at).collect();
         // Where one line ends on a weekend, all do: the week before tells them apart.
@@ -99,30 +109,29 @@ impl Product {
         let mut newest = days.iter().rev().filter(|day| day.is_final);
         let newest = newest.find_map(|day| Some((thousands(self.figure(day)?), day.report_date)));
         let marks = self.marked(number, days, scale).into_iter().filter_map(at).collect();
-        Series { class: self.class, name: self.name, mark: self.mark, settled, open, marks, hollow, end, newest }
+        Series { class: self.class, name: self.name, mark: self.mark, paths, marks, hollow, end, newest }
     }
 
-    /// Path data for what is settled and for what is not. A figure that stands alone becomes a line of no length, which
-    /// round caps show as a dot.
-    fn paths(&self, days: &[Day], scale: Scale) -> (String, String) {
-        let (mut settled, mut open) = (Pen::default(), Pen::default());
-        for (n, day) in days.iter().enumerate() {
-            let Some(figure) = self.figure(day) else { continue };
-            let to = (scale.index(day.report_date), scale.step(figure));
-            // The place of a day beside this one that has a figure.
-            let place = |other: &Day| {
-                let index = scale.index(other.report_date);
-                Some((index, scale.step(self.figure(other)?))).filter(|_| index.abs_diff(to.0) == 1)
-            };
-            let before = n.checked_sub(1).map(|n| &days[n]);
-            if let Some((earlier, from)) = before.and_then(|earlier| Some((earlier, place(earlier)?))) {
-                let pen = if day.is_final && earlier.is_final { &mut settled } else { &mut open };
-                pen.line(from, to);
-            } else if days.get(n + 1).and_then(place).is_none() {
-                settled.dot(to);
+    fn paths(&self, days: &[Day], scale: Scale) -> Paths {
+        let point = |(n, day): (usize, &Day)| {
+            let (date, figure) = (day.report_date, self.figure(day)?);
+            Some(Point { n, date, at: (scale.index(date), scale.step(figure)), settled: day.is_final })
+        };
+        let points = days.iter().enumerate().filter_map(point);
+        let (apart, line): (Vec<_>, Vec<_>) =
+            points.partition(|point| scale.sets_weekends_apart() && is_weekend(point.date));
+        let (mut settled, mut open, mut weekends) = (Pen::default(), Pen::default(), Pen::default());
+        for (n, point) in line.iter().enumerate() {
+            let before = n.checked_sub(1).map(|n| &line[n]).filter(|before| point.follows(before, scale));
+            if let Some(before) = before {
+                let pen = if point.settled && before.settled { &mut settled } else { &mut open };
+                pen.line(before.at, point.at);
+            } else if line.get(n + 1).is_none_or(|next| !next.follows(point, scale)) {
+                settled.dot(point.at);
             }
         }
-        (settled.path, open.path)
+        apart.iter().for_each(|point| weekends.dot(point.at));
+        Paths { settled: settled.path, open: open.path, weekends: weekends.path }
     }
 
     /// The days that get a mark: in even steps, each product a little further along, and of the week around that day the
@@ -136,6 +145,25 @@ impl Product {
             week.filter(|day| day.is_final && self.figure(day).is_some()).max_by_key(|day| self.figure(day))
         };
         (0..=MARKS).map(|n| n * step + shift).take_while(|middle| *middle < scale.days).filter_map(busiest).collect()
+    }
+}
+
+/// A figure of a day.
+struct Point {
+    /// Where the day stands among those that are held.
+    n: usize,
+    date: NaiveDate,
+    at: (i64, i64),
+    settled: bool,
+}
+
+impl Point {
+    /// Whether a line joins it with one before it: that of the day before, or of the Friday before a Monday where weekends
+    /// are drawn apart. Never over days that are not held.
+    fn follows(&self, before: &Self, scale: Scale) -> bool {
+        let days = (self.date - before.date).num_days();
+        let all_held = usize::try_from(days) == Ok(self.n - before.n);
+        all_held && (days == 1 || scale.sets_weekends_apart() && days == 3 && self.date.weekday() == Weekday::Mon)
     }
 }
 

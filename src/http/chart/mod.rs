@@ -33,10 +33,10 @@ pub const BOTTOM: f64 = HEIGHT - 34.0;
 /// How high the plot is in the coordinates of the lines.
 pub const STEPS: i64 = 1000;
 
-/// With more days than this, pointing at a day shows nothing: it is narrower than what a hand can point at.
-const MOST_HOVERS: i64 = 400;
-/// Weekends narrower than this are a grey haze and are left out.
-const NARROWEST_WEEKEND: f64 = 2.0;
+/// With more days than this, Saturdays and Sundays are drawn apart: lines that fall and rise each week hide each other.
+pub const APART: i64 = 200;
+/// With more days than this, a day is narrower than what a hand can point at, and a weekend than what an eye can see.
+const NARROW: i64 = 400;
 /// Gaps are at least this wide, so that none is overlooked.
 const NARROWEST_GAP: f64 = 3.0;
 
@@ -55,7 +55,7 @@ pub struct Chart {
     pub y_ticks: Vec<Tick>,
     /// Beginnings of months, quarters or years.
     pub x_ticks: Vec<Tick>,
-    /// Saturdays and Sundays, as path data in the coordinates of the lines; empty when they would be too narrow.
+    /// Saturdays and Sundays, as path data in the coordinates of the lines; empty where they would be too narrow.
     pub weekends: String,
     /// Days for which nothing is held.
     pub gaps: Vec<Band>,
@@ -106,6 +106,16 @@ impl Scale {
         (real(self.index(date)) + 0.5).mul_add(self.day_width(), LEFT)
     }
 
+    /// See [`APART`].
+    fn sets_weekends_apart(self) -> bool {
+        self.days > APART
+    }
+
+    /// See [`NARROW`].
+    fn is_narrow(self) -> bool {
+        self.days > NARROW
+    }
+
     fn day_width(self) -> f64 {
         (RIGHT - LEFT) / real(self.days)
     }
@@ -145,7 +155,7 @@ impl Chart {
             weekends: weekends(scale, last),
             gaps: bands(gaps, scale, last, open_from.is_some()),
             open_from,
-            hovers: if scale.days > MOST_HOVERS { Vec::new() } else { hovers(days, scale) },
+            hovers: if scale.is_narrow() { Vec::new() } else { hovers(days, scale) },
         })
     }
 
@@ -158,7 +168,7 @@ impl Chart {
 fn weekends(scale: Scale, last: NaiveDate) -> String {
     use std::fmt::Write as _;
     let mut path = String::new();
-    if 2.0 * scale.day_width() < NARROWEST_WEEKEND {
+    if scale.is_narrow() {
         return path;
     }
     for date in scale.first.iter_days().take_while(|date| *date <= last) {

@@ -57,9 +57,9 @@ fn the_pen_is_lifted_over_holes_and_blanks() {
     let chart = Chart::new(&days, &[gap(4, 13)]).unwrap();
     assert_eq!((chart.days, chart.span), (15, (date(0), date(14))));
     let office = &chart.series[0];
-    assert_eq!(office.settled, "M0 750l1-750M3 500h0M14 250h0", "a line, and two days that stand alone");
-    assert_eq!((office.open.as_str(), office.newest.as_ref().unwrap().0.as_str()), ("", "30"));
-    assert_eq!(chart.series[2].settled, "M0 1000l1 0l1 0l1 0M14 1000h0", "zero is a figure");
+    assert_eq!(office.paths.settled, "M0 750l1-750M3 500h0M14 250h0", "a line, and two days that stand alone");
+    assert_eq!((office.paths.open.as_str(), office.newest.as_ref().unwrap().0.as_str()), ("", "30"));
+    assert_eq!(chart.series[2].paths.settled, "M0 1000l1 0l1 0l1 0M14 1000h0", "zero is a figure");
     assert_eq!(chart.without, ["Teams", "OneDrive", "Yammer", "Skype f. B."]);
     assert_eq!(chart.gaps.len(), 1);
     let band = &chart.gaps[0];
@@ -81,8 +81,8 @@ fn days_that_may_still_change_are_drawn_apart() {
     }
     let chart = Chart::new(&days, &[]).unwrap();
     let office = &chart.series[0];
-    assert_eq!(office.settled.matches('l').count(), 26);
-    assert_eq!(office.open, "M26 0l1 0l1 0l1 0");
+    assert_eq!(office.paths.settled.matches('l').count(), 26);
+    assert_eq!(office.paths.open, "M26 0l1 0l1 0l1 0");
     assert_eq!(office.hollow.len(), 3);
     assert_eq!(office.newest.as_ref().unwrap().1, date(26));
     let width = (RIGHT - LEFT) / 30.0;
@@ -115,14 +115,30 @@ fn ten_years_stay_small_and_lose_no_day() {
         .collect();
     let gaps: Vec<Gap> = (0..200).map(|n| gap(10 * n + 1, 10 * n + 2)).collect();
     let chart = Chart::new(&days, &gaps).unwrap();
-    assert_eq!(chart.series[0].settled.matches('l').count(), 3_649);
-    let bytes: usize = chart.series.iter().map(|series| series.settled.len()).sum();
-    assert!(bytes < 200_000, "{bytes}");
+    // The line joins working days, over weekends as well.
+    let working = days.iter().filter(|day| !is_weekend(day.report_date)).count();
+    let paths = &chart.series[0].paths;
+    assert_eq!(paths.settled.matches('l').count(), working - 1);
+    assert_eq!(paths.weekends.matches('M').count(), 3_650 - working);
+    let size = |series: &super::Series| series.paths.settled.len() + series.paths.weekends.len();
+    let bytes: usize = chart.series.iter().map(size).sum();
+    assert!(bytes < 220_000, "{bytes}");
     assert!(chart.hovers.is_empty() && chart.weekends.is_empty());
     assert!(chart.x_ticks.len() <= 14 && chart.x_ticks.len() > 5, "{:?}", chart.x_ticks);
     assert!(chart.gaps.iter().all(|band| band.width >= 3.0));
     let labels: Vec<f64> = chart.gaps.iter().filter_map(|band| band.label_at).collect();
     assert!(!labels.is_empty() && labels.windows(2).all(|pair| pair[1] - pair[0] > 119.0), "{labels:?}");
+}
+
+#[test]
+fn a_long_line_does_not_cross_a_weekend_that_is_not_held() {
+    // 23 and 24 May 2026 are a Saturday and a Sunday.
+    let gone = |n: &u64| !(3..=4).contains(n) && *n != 407;
+    let days: Vec<Day> = (0..420).filter(gone).map(|n| day(n, Some(100))).collect();
+    let chart = Chart::new(&days, &[gap(3, 4), gap(407, 407)]).unwrap();
+    let settled = &chart.series[0].paths.settled;
+    assert!(settled.starts_with("M0 0l1 0l1 0M5 0l1 0l1 0l1 0l1 0l3 0l1 0"), "{settled}");
+    assert_eq!(settled.matches('M').count(), 3);
 }
 
 #[test]
