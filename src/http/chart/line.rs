@@ -130,7 +130,9 @@ impl Product {
                 settled.dot(point.at);
             }
         }
-        apart.iter().for_each(|point| weekends.dot(point.at));
+        for point in apart {
+            weekends.dot(point.at);
+        }
         Paths { settled: settled.path, open: open.path, weekends: weekends.path }
     }
 

@@ -32,6 +32,18 @@ pub struct Reason {
     pub advice: Option<&'static str>,
 }
 
+impl Reason {
+    /// The advice as it stands behind the class and a colon; without a class it begins the sentence.
+    pub fn told(&self) -> Option<String> {
+        let advice = self.advice?;
+        let mut letters = advice.chars();
+        match (&self.error_class, letters.next()) {
+            (None, Some(first)) => Some(first.to_uppercase().chain(letters).collect()),
+            _ => Some(advice.to_owned()),
+        }
+    }
+}
+
 impl<'t> Summary<'t> {
     /// Of targets in order of the tenant.
     pub fn all(targets: &'t [TargetStatus]) -> impl Iterator<Item = Self> {

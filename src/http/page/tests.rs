@@ -277,7 +277,10 @@ fn a_trend_is_drawn_and_told() {
 #[test]
 fn before_the_first_fetch_nothing_is_wrong() {
     let mut first = target(1, "Contoso", 7, "never");
-    assert_shows(&tenant_page(vec![first.clone()]), &["Contoso: not fetched yet", "it is fetched when it is due"]);
+    assert_shows(
+        &tenant_page(vec![first.clone()]),
+        &["Contoso: not fetched yet", "Nothing to do: it is fetched when it is due"],
+    );
     first.last_outcome = Some("empty".to_owned());
     assert_shows(&tenant_page(vec![first]), &["Contoso: no data yet"]);
     let nothing = TenantData { changes: Some(Vec::new()), ..TenantData::default() };

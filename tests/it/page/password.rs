@@ -1,7 +1,11 @@
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use nix::sys::signal::Signal;
 
 use super::days_ago;
-use crate::{browser::Browser, support::get};
+use crate::{
+    browser::Browser,
+    support::{Program, eventually, free_address, get},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_a_password_the_page_asks_for_it() {
@@ -40,4 +44,24 @@ async fn with_a_password_the_page_asks_for_it() {
         assert_eq!(get(shown.address, &path).await.map(|(code, _)| code), Some(200), "{authorization}");
     }
     browser.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_listens_to_all_without_a_password_is_warned() {
+    let scene = days_ago(0).await;
+    let address = format!("0.0.0.0:{}", free_address().port());
+    let warned = async |program: Program| {
+        let program = program.with("HTTP__LISTEN", &address);
+        let service = program.spawn(&["run"]);
+        eventually("it runs", async || service.log().contains("m365-ledger is running")).await;
+        let log = service.log();
+        service.signal(Signal::SIGTERM);
+        assert_eq!(service.code().await, Some(0));
+        log.contains("set http.password and http.token")
+    };
+    let program = || Program::for_one_tenant(&scene.sim).database(&scene.db.url);
+    assert!(warned(program()).await);
+    assert!(!warned(program().with("HTTP__PASSWORD", "open sesame")).await);
+    let run = program().with("HTTP__TOKEN_FILE", "/nowhere/token").run(&["run"]).await.expect_code(78);
+    run.expect_stderr(&["http.token", "/nowhere/token"]);
 }
