@@ -120,7 +120,7 @@ mod tests {
         for (state, outcome, class, standing, advice) in [
             ("ok", Some("stored"), None, Standing::UpToDate, None),
             ("ok", Some("failed"), Some("throttled"), Standing::UpToDate, Some("nothing to do")),
-            ("ok", Some("failed"), Some("auth_invalid_client"), Standing::NeedsAttention, Some("client secret")),
+            ("ok", Some("failed"), Some("auth_invalid_client"), Standing::NeedsAttention, Some("tenant.client_id")),
             ("late", Some("unchanged"), None, Standing::WaitsForMicrosoft, Some("nothing to do")),
             ("late", Some("failed"), Some("auth_forbidden"), Standing::NeedsAttention, Some("Reports.Read.All")),
             ("stale", Some("failed"), Some("connection"), Standing::NeedsAttention, Some("DNS")),

@@ -87,7 +87,7 @@ async fn a_failing_credential_says_what_to_do() {
     assert_eq!(browser.text("h1").await, "Contoso: needs attention");
     let told = browser.text(".headline").await;
     assert!(told.contains("auth_invalid_client: check tenant.id"), "{told}");
-    assert!(told.contains("it may have expired") && told.contains("Last success 2 days ago"), "{told}");
+    assert!(told.contains("may have ended") && told.contains("Last success 2 days ago"), "{told}");
     assert_eq!(browser.count("tr.target .badge.bad").await, 4);
     let attempt = browser.text("#attempts ~ tbody tr").await;
     assert!(attempt.contains("failed auth_invalid_client") && attempt.contains("What to do: "), "{attempt}");
