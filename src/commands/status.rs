@@ -166,21 +166,15 @@ fn print(document: &Document) {
     }
 }
 
-/// What to do about the targets that are not up to date; what several of a tenant have in common is told once.
+/// What to do about the targets that are not up to date.
 fn advice(targets: &[TargetStatus]) -> String {
     let mut text = String::new();
     for tenant in targets.chunk_by(|a, b| a.tenant_id == b.tenant_id) {
-        let mut told: Vec<(&str, Vec<String>)> = Vec::new();
-        for target in tenant.iter().filter(|target| target.standing() != Standing::UpToDate) {
-            let Some(advice) = target.advice() else { continue };
-            let period = Period::from_days(target.report_period).map_or_else(String::new, |period| period.to_string());
-            match told.iter_mut().find(|(known, _)| *known == advice) {
-                Some((_, periods)) => periods.push(period),
-                None => told.push((advice, vec![period])),
+        let not_well = tenant.iter().filter(|target| target.standing() != Standing::UpToDate);
+        for reason in status::reasons(not_well) {
+            if let Some(advice) = reason.advice {
+                let _ = writeln!(text, "{} {}: {advice}", tenant[0].tenant_name, reason.periods.join(", "));
             }
-        }
-        for (advice, periods) in told {
-            let _ = writeln!(text, "{} {}: {advice}", tenant[0].tenant_name, periods.join(", "));
         }
     }
     text

@@ -10,7 +10,7 @@ use serde::Serialize;
 use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
 
-pub use standing::{Grade, Standing};
+pub use standing::{Grade, Reason, Standing, reasons};
 
 /// How one target stands.
 #[derive(Debug, Clone, Serialize)]

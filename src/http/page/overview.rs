@@ -8,7 +8,7 @@ use serde::Deserialize;
 use url::form_urlencoded;
 use uuid::Uuid;
 
-use super::{Badge, Frame, Moment, Summary, count, date, figure, mood, number, summary::Reason};
+use super::{Badge, Frame, Moment, Summary, count, date, figure, mood, number, summary::Told};
 use crate::{
     http::{NextDue, data::Glimpse},
     store::status::{Grade, Standing, TargetStatus},
@@ -178,7 +178,7 @@ struct Row {
     name: String,
     badge: Badge,
     affected: Option<String>,
-    reason: Option<Reason>,
+    reason: Option<Told>,
     more_reasons: usize,
     refresh_date: String,
     behind: Option<String>,

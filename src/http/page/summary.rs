@@ -1,13 +1,10 @@
 //! How one tenant stands, all its targets together.
 
-use std::cmp::Reverse;
-
 use chrono::{DateTime, NaiveDate, Utc};
 
-use super::period;
 use crate::{
     http::NextDue,
-    store::status::{Standing, TargetStatus},
+    store::status::{Reason, Standing, TargetStatus, reasons},
 };
 
 /// How one tenant stands. Borrows from its targets, of which there is at least one.
@@ -21,9 +18,9 @@ pub struct Summary<'t> {
     pub last_success: Option<DateTime<Utc>>,
 }
 
-/// What is wrong, or waited for.
+/// A reason, ready to be shown.
 #[derive(Debug, PartialEq)]
-pub struct Reason {
+pub struct Told {
     /// Of which periods; `None`: of all.
     pub periods: Option<String>,
     /// Why, in one word.
@@ -32,9 +29,17 @@ pub struct Reason {
     pub advice: Option<&'static str>,
 }
 
-impl Reason {
+impl Told {
+    fn new(reason: &Reason<'_>, all_periods: usize) -> Self {
+        Self {
+            periods: (reason.periods.len() < all_periods).then(|| reason.periods.join(", ")),
+            error_class: reason.error_class.map(str::to_owned),
+            advice: reason.advice,
+        }
+    }
+
     /// The advice as it stands behind the class and a colon; without a class it begins the sentence.
-    pub fn told(&self) -> Option<String> {
+    pub fn sentence(&self) -> Option<String> {
         let advice = self.advice?;
         let mut letters = advice.chars();
         match (&self.error_class, letters.next()) {
@@ -75,23 +80,8 @@ impl<'t> Summary<'t> {
     }
 
     /// Why it stands so: the most common reason first.
-    pub fn reasons(self) -> Vec<Reason> {
-        let mut reasons: Vec<(Reason, Vec<String>)> = Vec::new();
-        for target in self.affected() {
-            let (class, advice) = (target.last_error_class.clone(), target.advice());
-            if class.is_none() && advice.is_none() {
-                continue;
-            }
-            let period = period(target.report_period);
-            let same = |(known, _): &&mut (Reason, Vec<_>)| known.error_class == class && known.advice == advice;
-            if let Some((_, periods)) = reasons.iter_mut().find(same) {
-                periods.push(period);
-            } else {
-                reasons.push((Reason { periods: None, error_class: class, advice }, vec![period]));
-            }
-        }
-        reasons.sort_by_key(|(_, periods)| Reverse(periods.len()));
-        let of = |periods: Vec<String>| (periods.len() < self.targets.len()).then(|| periods.join(", "));
-        reasons.into_iter().map(|(reason, periods)| Reason { periods: of(periods), ..reason }).collect()
+    pub fn reasons(self) -> Vec<Told> {
+        let all = self.targets.len();
+        reasons(self.affected()).iter().map(|reason| Told::new(reason, all)).collect()
     }
 }

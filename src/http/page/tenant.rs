@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{
     Badge, Frame, Moment, Summary, changes::Changes, count, date, figure, mood, none, number, period, spaced,
-    summary::Reason, weekday,
+    summary::Told, weekday,
 };
 use crate::{
     http::{
@@ -89,7 +89,7 @@ pub struct TenantPage {
     mood: &'static str,
     heading: String,
     remark: String,
-    reasons: Vec<Reason>,
+    reasons: Vec<Told>,
     range: Range,
     chart: Option<Chart>,
     table: Vec<TableRow>,
@@ -240,7 +240,7 @@ fn table(days: &[Day]) -> (Vec<TableRow>, usize) {
 }
 
 impl Target {
-    fn new(target: &TargetStatus, told: &[Reason], next: &NextDue, now: DateTime<Utc>) -> Self {
+    fn new(target: &TargetStatus, told: &[Told], next: &NextDue, now: DateTime<Utc>) -> Self {
         Self {
             report: spaced(&target.report),
             period: period(target.report_period),

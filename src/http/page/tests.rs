@@ -4,7 +4,7 @@ use askama::Template;
 use chrono::{DateTime, Days, NaiveDate, TimeDelta, Utc};
 use uuid::Uuid;
 
-use super::{Browse, CONTENT_SECURITY_POLICY, Listing, Notice, Overview, Range, Summary, TenantPage, relative};
+use super::{Browse, CONTENT_SECURITY_POLICY, Listing, Notice, Overview, Range, TenantPage, relative};
 use crate::{
     http::{
         NextDue,
@@ -319,21 +319,6 @@ fn ten_years_of_one_tenant_stay_small() {
     assert!(chart < 250_000, "{chart} bytes");
     assert!(html.len() < 350_000, "{} bytes", html.len());
     assert_shows(&html, &["3,473 days more are in the download"]);
-}
-
-#[test]
-fn the_reasons_of_several_targets_are_told_once() {
-    let targets = [
-        failing(target(1, "A", 180, "stale"), "timeout"),
-        failing(target(1, "A", 90, "stale"), "tls"),
-        failing(target(1, "A", 30, "stale"), "tls"),
-        target(1, "A", 7, "ok"),
-    ];
-    let reasons = Summary::of(&targets).unwrap().reasons();
-    let told: Vec<_> =
-        reasons.iter().map(|reason| (reason.periods.as_deref(), reason.error_class.as_deref())).collect();
-    assert_eq!(told, [(Some("D90, D30"), Some("tls")), (Some("D180"), Some("timeout"))]);
-    assert!(Summary::of(&[]).is_none());
 }
 
 #[test]

@@ -1,7 +1,12 @@
 //! How a target stands, in the words that people are told: on the page, in the terminal and in downloads alike.
 
+use std::cmp::Reverse;
+
 use super::TargetStatus;
-use crate::outcome::{ErrorClass, Retry};
+use crate::{
+    outcome::{ErrorClass, Retry},
+    report::Period,
+};
 
 /// How a target stands, the worst first. The contract's `state` knows whether figures are fresh; this knows as well
 /// whether somebody has to do something.
@@ -88,6 +93,37 @@ impl TargetStatus {
     }
 }
 
+/// What several targets of a tenant have in common: what is wrong, or waited for.
+#[derive(Debug, PartialEq)]
+pub struct Reason<'t> {
+    /// The periods of these targets.
+    pub periods: Vec<String>,
+    /// Why, in one word.
+    pub error_class: Option<&'t str>,
+    /// What to do.
+    pub advice: Option<&'static str>,
+}
+
+/// Why targets of one tenant stand as they do: the most common reason first; nothing about those that are well.
+pub fn reasons<'t>(targets: impl IntoIterator<Item = &'t TargetStatus>) -> Vec<Reason<'t>> {
+    let mut reasons: Vec<Reason<'t>> = Vec::new();
+    for target in targets {
+        let (error_class, advice) = (target.last_error_class.as_deref(), target.advice());
+        if error_class.is_none() && advice.is_none() {
+            continue;
+        }
+        let days = target.report_period;
+        let period = Period::from_days(days).map_or_else(|| format!("{days} days"), |period| period.to_string());
+        let same = |known: &&mut Reason<'_>| known.error_class == error_class && known.advice == advice;
+        match reasons.iter_mut().find(same) {
+            Some(known) => known.periods.push(period),
+            None => reasons.push(Reason { periods: vec![period], error_class, advice }),
+        }
+    }
+    reasons.sort_by_key(|reason| Reverse(reason.periods.len()));
+    reasons
+}
+
 #[cfg(test)]
 mod tests {
     use uuid::Uuid;
@@ -138,6 +174,18 @@ mod tests {
                 "{target:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_reason_of_several_targets_is_told_once() {
+        let mut targets = ["timeout", "tls", "tls"].map(|class| target("stale", Some("failed"), Some(class))).to_vec();
+        targets.push(target("ok", Some("stored"), None));
+        for (target, days) in targets.iter_mut().zip([180, 90, 30, 7]) {
+            target.report_period = days;
+        }
+        let told = reasons(&targets);
+        let told: Vec<_> = told.iter().map(|reason| (reason.periods.join(", "), reason.error_class)).collect();
+        assert_eq!(told, [("D90, D30".to_owned(), Some("tls")), ("D180".to_owned(), Some("timeout"))]);
     }
 
     #[test]
