@@ -3,6 +3,7 @@
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
+use sqlx::PgPool;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -21,7 +22,7 @@ use crate::{
     ingest::Patience,
     outcome::ErrorClass,
     report::Target,
-    store::{self, StoreError},
+    store::{self, StoreError, targets},
     telemetry::metrics::{self, Metrics},
 };
 
@@ -158,6 +159,7 @@ async fn wait_for_schema(
         let ready = async {
             let version = store::ensure_current(&database.url, settings.database.migrate).await?;
             sources.register(&database.pool, clock).await?;
+            warn_of_others(sources, &database.pool).await?;
             Ok(version)
         };
         match stop.run_until_cancelled(ready).await {
@@ -179,4 +181,18 @@ async fn wait_for_schema(
 fn is_passing(error: &StoreError) -> bool {
     !matches!(error, StoreError::Url(_) | StoreError::Schema(_))
         && !matches!(error.class(), ErrorClass::SchemaMismatch | ErrorClass::Internal)
+}
+
+/// Another service may fetch them. If none does, they will be reported as stale for ever, and somebody must say that they
+/// are not expected any more: one service cannot know.
+async fn warn_of_others(sources: &Sources, pool: &PgPool) -> Result<(), StoreError> {
+    let others = targets::others_expected(pool, &sources.tenants).await?;
+    if others > 0 {
+        tracing::warn!(
+            tenants = others,
+            "the ledger expects tenants that are not in these settings: they become stale unless another service fetches \
+             them; the runbook says under \"Pause\" how to expect them no more"
+        );
+    }
+    Ok(())
 }

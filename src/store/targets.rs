@@ -99,6 +99,19 @@ pub async fn register_targets(pool: &PgPool, wanted: &[Wanted]) -> Result<(), St
     Ok(())
 }
 
+/// How many tenants besides these are still expected to be fresh.
+pub async fn others_expected(pool: &PgPool, tenants: &[Tenant]) -> Result<i64, StoreError> {
+    let ids: Vec<Uuid> = tenants.iter().map(|tenant| tenant.id).collect();
+    sqlx::query_scalar!(
+        r#"SELECT count(DISTINCT tenant_id) AS "count!" FROM m365_store.target
+           WHERE enabled AND NOT EXISTS (SELECT FROM unnest($1::uuid[]) AS own (id) WHERE own.id = target.tenant_id)"#,
+        &ids
+    )
+    .fetch_one(pool)
+    .await
+    .map_err(StoreError::during("looking for other tenants"))
+}
+
 /// The due instant of each target's newest scheduled slot.
 pub async fn newest_slots(pool: &PgPool, tenants: &[Uuid]) -> Result<HashMap<Target, DateTime<Utc>>, StoreError> {
     let rows = sqlx::query!(

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use graph_sim::{Fault, FaultKind, Host, Period};
 use nix::sys::signal::Signal;
+use uuid::Uuid;
 
 use crate::rig::{
     PATIENCE, Setup, TestDb, assert_complete, assert_verified, column, count, eventually, graph_calls, sim, sim_of,
+    statement,
 };
 
 const DONE: &str = "SELECT count(*) FROM m365_store.slot WHERE outcome IN ('stored', 'unchanged')";
@@ -96,4 +98,42 @@ async fn a_frozen_holder_cannot_write_over_the_one_that_took_over() {
     assert_eq!(count(&db.pool, OPEN).await, 0);
     assert_complete(&db.pool, &sim, &[tenant], &Period::ALL).await;
     assert_verified(&setup, "after the thaw").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenant_taken_out_of_the_settings_is_named_until_nobody_expects_it() {
+    const WARNING: &str = "expects tenants that are not in these settings";
+    const EXPECTED: &str = "SELECT count(DISTINCT tenant_id) FROM m365_v1.freshness";
+    let db = TestDb::new("taken_out").await;
+    let sim = sim_of(2);
+    let [first, second] = &sim.config().tenants[..] else { panic!("two tenants") };
+    let both = Setup::new(&db.url, &sim).tenants(&sim.config().tenants);
+    let mut service = both.daemon();
+    service.answers("/readyz", 200, PATIENCE).await;
+    assert!(!service.output().contains(WARNING), "{}", service.output());
+    service.stop().await;
+
+    // It is still expected: a service with other settings may be fetching it.
+    let one = Setup::new(&db.url, &sim).tenant(first);
+    let mut service = one.daemon();
+    service.answers("/readyz", 200, PATIENCE).await;
+    assert!(service.output().contains(WARNING), "{}", service.output());
+    assert_eq!(count(&db.pool, EXPECTED).await, 2);
+    service.stop().await;
+
+    let runbook = include_str!("../../docs/runbook.md");
+    let (_, block) = runbook.split_once("UPDATE m365_store.target").expect("the statement for it");
+    let (rest, _) = block.split_once(';').expect("its end");
+    let sql = format!("UPDATE m365_store.target{}", rest.replace(&Uuid::nil().to_string(), &second.id.to_string()));
+    statement(&db.url, &sql).await;
+    assert_eq!(count(&db.pool, EXPECTED).await, 1);
+    let mut service = one.daemon();
+    service.answers("/readyz", 200, PATIENCE).await;
+    assert!(!service.output().contains(WARNING), "{}", service.output());
+    service.stop().await;
+
+    let mut service = both.daemon();
+    service.answers("/readyz", 200, PATIENCE).await;
+    assert_eq!(count(&db.pool, EXPECTED).await, 2, "back in the settings, expected again");
+    service.stop().await;
 }
