@@ -71,13 +71,19 @@ step "docker-compose.yml"
 # It asks for podman's version even where nothing is to be run.
 printf '#!/bin/sh\necho podman version 4.3.1\n' >"$tools/podman"
 chmod +x "$tools/podman"
-composers=("$tools/bin/podman-compose --podman-path $tools/podman")
+compose() {
+    case "$1" in
+    podman-compose) "$tools/bin/podman-compose" --podman-path "$tools/podman" "${@:2}" ;;
+    docker-compose) docker-compose "${@:2}" ;;
+    docker) docker compose "${@:2}" ;;
+    esac
+}
+composers=(podman-compose)
 if have docker-compose; then composers+=(docker-compose); fi
-if have docker && docker compose version >/dev/null 2>&1; then composers+=("docker compose"); fi
+if have docker && docker compose version >/dev/null 2>&1; then composers+=(docker); fi
 for composer in "${composers[@]}"; do
     for profile in ledger demo bi monitoring; do
-        # shellcheck disable=SC2086 # two words
-        services=$($composer --profile "$profile" config 2>&1) || fail "$composer, profile $profile: $services"
+        services=$(compose "$composer" --profile "$profile" config 2>&1) || fail "$composer, profile $profile: $services"
         case "$profile" in
         ledger) service=m365-ledger ;;
         demo) service=graph-sim ;;
@@ -86,6 +92,5 @@ for composer in "${composers[@]}"; do
         esac
         grep -q "^  $service:" <<<"$services" || fail "$composer: profile $profile has no service $service"
     done
-    composer=${composer%% --podman-path*}
-    say "${composer##*/}: every profile can be read"
+    say "$composer: every profile can be read"
 done

@@ -64,6 +64,9 @@ async fn a_gap_is_a_gap_and_not_zero() {
     let lowest = "return Math.max(...[...document.querySelectorAll('.chart .s1 .mark')].map(mark => mark.getCTM().f)) - \
                   document.querySelector('.chart').getCTM().f";
     assert!(browser.script(lowest).await.as_f64().is_some_and(|bottom| bottom < 340.0));
+    let told = browser.text(".headline").await;
+    assert!(told.contains("up to date") && told.contains("8 days without figures"), "{told}");
+    assert_eq!(browser.count(".headline a[href='#gaps']").await, 1);
     let table = browser.text("table.narrow").await;
     assert!(table.contains("8 days between") && table.contains(&format!("{} {} 7", gone[6], gone[0])), "{table}");
     assert_readable(&browser).await;
