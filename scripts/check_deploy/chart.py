@@ -97,7 +97,13 @@ def check_sign_in(where, values, rendered):
     """What signs in is there, and nothing else that could."""
     by_kind = {document["kind"]: document for document in rendered}
     template = by_kind["Deployment"]["spec"]["template"]
-    environment = {entry["name"].removeprefix("M365_LEDGER__TENANT__") for entry in template["spec"]["containers"][0]["env"]}
+    environment = {entry["name"] for entry in template["spec"]["containers"][0]["env"]}
+    pages = {"M365_LEDGER__HTTP__PASSWORD_FILE", "M365_LEDGER__HTTP__TOKEN_FILE"}
+    protected = values.get("protectPages", False)
+    expect(environment & pages == (pages if protected else set()), f"{where}: the pages are open or closed against its values")
+    scraped = [document["spec"]["endpoints"][0] for document in rendered if document["kind"] == "ServiceMonitor"]
+    expect(all(protected == ("authorization" in endpoint) for endpoint in scraped), f"{where}: the monitor's token")
+    environment = {name.removeprefix("M365_LEDGER__TENANT__") for name in environment - pages}
     wanted = {
         "client-secret": {"CLIENT_SECRET_FILE"},
         "certificate": {"CERTIFICATE_FILE", "CERTIFICATE_KEY_FILE"},
