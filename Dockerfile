@@ -5,9 +5,9 @@
 # There are two targets: `runtime`, the product, which is also what comes without --target; and `demo`, the very same
 # program with the stand-in for Microsoft beside it.
 ARG BUILD_IMAGE=rust:1.95-bookworm
-ARG BUILD_DIGEST=
+ARG BUILD_DIGEST=sha256:6258907abe69656e41cd992e0b705cdcfabcbbe3db374f92ed2d47121282d4a1
 ARG RUNTIME_IMAGE=gcr.io/distroless/cc-debian12:nonroot
-ARG RUNTIME_DIGEST=
+ARG RUNTIME_DIGEST=sha256:9dac0a79194e45a7da0158a9c6da57b217585af0786db3845d1f0ec1a0dd182f
 
 FROM ${BUILD_IMAGE}${BUILD_DIGEST:+@}${BUILD_DIGEST} AS builder
 WORKDIR /build
