@@ -146,14 +146,14 @@ impl Settings {
         match auth.unwrap_or(Auth::ClientSecret) {
             Auth::ClientSecret => {
                 let setting = format!("{at}.client_secret");
-                let (secret, expires) = match entry.secret(at)? {
-                    Some(own) => (own, entry.client_secret_expires),
-                    None => self.tenant.secret("tenant")?.map(|secret| (secret, self.tenant.client_secret_expires)).ok_or_else(|| {
-                        ConfigError::missing(
-                            &setting,
-                            "the application's secret, or client_secret_file; or certificate_file, or federated_token_file",
-                        )
-                    })?,
+                let (secret, expires) = if let Some(own) = entry.secret(at)? {
+                    (own, entry.client_secret_expires)
+                } else if let Some(inherited) = self.tenant.secret("tenant")? {
+                    (inherited, self.tenant.client_secret_expires)
+                } else {
+                    let what = "the application's secret, or client_secret_file; or certificate_file, or \
+                                federated_token_file";
+                    return Err(ConfigError::missing(&setting, what));
                 };
                 Ok(SignIn::ClientSecret { secret: readable(&setting, secret)?, expires })
             }

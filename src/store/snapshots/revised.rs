@@ -19,18 +19,18 @@ pub(super) async fn enter_revised(
     held: &HashMap<usize, Held>,
 ) -> Result<(), StoreError> {
     let mut newest = Vec::new();
-    for (arrival, place) in fresh.iter().zip(standing(connection, fresh).await?) {
+    for (arrival, place) in fresh.iter().zip(positions(connection, fresh).await?) {
         match place {
-            Standing::First => {}
-            Standing::Newest => newest.push(*arrival),
-            Standing::Amid => recompute(connection, report, arrival, held.get(&arrival.place)).await?,
+            Position::First => {}
+            Position::Newest => newest.push(*arrival),
+            Position::Amid => recompute(connection, report, arrival, held.get(&arrival.place)).await?,
         }
     }
     compare_with_before(connection, report, &newest).await
 }
 
 /// Where a snapshot stands among those of its target.
-enum Standing {
+enum Position {
     /// There are no others: nothing to compare with.
     First,
     /// The newest one, served for the first time.
@@ -39,7 +39,7 @@ enum Standing {
     Amid,
 }
 
-async fn standing(connection: &mut PgConnection, fresh: &[&Incoming<'_>]) -> Result<Vec<Standing>, StoreError> {
+async fn positions(connection: &mut PgConnection, fresh: &[&Incoming<'_>]) -> Result<Vec<Position>, StoreError> {
     let keys = Keys::of(fresh.iter().map(|arrival| arrival.attempt.claim.target));
     let refreshes: Vec<_> = fresh.iter().map(|arrival| arrival.snapshot.refresh_date).collect();
     let rows = sqlx::query!(
@@ -65,12 +65,12 @@ async fn standing(connection: &mut PgConnection, fresh: &[&Incoming<'_>]) -> Res
     .fetch_all(connection)
     .await
     .map_err(StoreError::during("reading the ledger"))?;
-    let standing = rows.into_iter().map(|row| match (row.amid, row.follows) {
-        (true, _) => Standing::Amid,
-        (false, true) => Standing::Newest,
-        (false, false) => Standing::First,
+    let positions = rows.into_iter().map(|row| match (row.amid, row.follows) {
+        (true, _) => Position::Amid,
+        (false, true) => Position::Newest,
+        (false, false) => Position::First,
     });
-    Ok(standing.collect())
+    Ok(positions.collect())
 }
 
 /// Each day of these snapshots beside the newest earlier row of the same period, looked up one by one.
